@@ -1,0 +1,1 @@
+//! Code points of the IANA registries that Plainroute knows, each once.

@@ -1,0 +1,24 @@
+//! Bytes to messages and back (RFC 4271 section 4 and its extensions).
+//!
+//! Decoding has two phases: framing finds one message in O(1), then a typed parse whose *return type* carries the
+//! RFC 7606 verdict. Nothing here indexes a slice or does unchecked arithmetic.
+pub mod attribute;
+pub mod capability;
+pub mod iana;
+pub mod message;
+pub mod nlri;
+pub mod notification;
+pub mod open;
+pub mod refresh;
+pub mod update;
+
+pub use attribute::{
+    Aggregator, AsPath, AsPathSegment, NextHop, Origin, PathAttributes, RawAttribute, SegmentKind,
+};
+pub use capability::{Capability, GracefulRestart, GracefulRestartFamily};
+pub use message::{CodecContext, Frame, Message};
+pub use nlri::Nlri;
+pub use notification::{CeaseReason, Notification};
+pub use open::Open;
+pub use refresh::RouteRefresh;
+pub use update::{Finding, Reach, Unreach, Update, Verdict};

@@ -1,1 +1,7 @@
-//! x
+//! The Plainroute agent: from Kubernetes objects and files to BGP routes and kernel routes of one node.
+//!
+//! Data flows one way (docs/architecture.md): `source` -> `index` -> `plan` -> `fib` -> `gate` -> speaker. Each
+//! long-lived thing is owned by one task; `run` joins them.
+
+pub mod fib;
+// `source` is declared as soon as the kinds stand in plainroute-config.

@@ -1,0 +1,1 @@
+//! Kernel routes: desired versus dumped, level-triggered.

@@ -1,0 +1,286 @@
+//! A real Kubernetes API for tests: etcd and kube-apiserver as two processes of our own.
+//!
+//! Owns their directory, certificates, tokens and ports, so that the API can be killed, left silent, and
+//! started again at the same address over the same data. There are no controllers and no kubelets: what
+//! they would do (a namespace's ServiceAccount, a Pod's status, the end of a graceful deletion) the test
+//! does itself, by the builders in [`objects`]. That is the point: each change is the test's own.
+
+mod credentials;
+pub mod objects;
+mod process;
+mod relay;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use credentials::Credentials;
+pub use credentials::User;
+use process::Process;
+use relay::Relay;
+
+const READY: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_millis(50);
+/// The API server keeps its listeners for 10 s after SIGTERM; no test needs that.
+const STOP: Duration = Duration::from_secs(2);
+
+/// Where the API server runs and who may talk to it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The address it listens on. Agents in network namespaces need one that they can reach: an address of
+    /// a bridge or veth that the lab owns.
+    pub listen: IpAddr,
+    /// The network namespace (a name of `ip netns`) that both processes run in; it must have `lo` up.
+    /// [`ApiServer::client`] works from outside all the same.
+    pub netns: Option<String>,
+    /// More addresses to be named in its certificate.
+    pub alternative_addresses: Vec<IpAddr>,
+    /// Who can log in beside the administrator. RBAC is on: they may do nothing until the test says so.
+    pub users: Vec<User>,
+    /// More arguments for kube-apiserver.
+    pub arguments: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: Ipv4Addr::LOCALHOST.into(),
+            netns: None,
+            alternative_addresses: Vec::new(),
+            users: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+}
+
+/// A running API server. Dropping it kills both processes and removes their directory.
+pub struct ApiServer {
+    options: Options,
+    programs: PathBuf,
+    port: u16,
+    etcd_port: u16,
+    client: Client,
+    /// The administrator's, reached from where the test runs.
+    credentials: Credentials,
+    apiserver: Option<Process>,
+    // Dropped after the API server, and before the directory.
+    _etcd: Process,
+    _relay: Option<Relay>,
+    directory: TempDir,
+}
+
+impl ApiServer {
+    /// Starts one on the host's loopback.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts etcd and kube-apiserver, and returns when the API is ready. The first call on a machine
+    /// builds both, which takes minutes.
+    pub async fn start_with(options: Options) -> Result<Self> {
+        let programs = tokio::task::spawn_blocking(programs).await??;
+        let directory = tempfile::Builder::new().prefix("kubelab-").tempdir()?;
+        let (port, etcd_port) = (free_port(options.listen)?, free_port(Ipv4Addr::LOCALHOST.into())?);
+        let server = SocketAddr::new(options.listen, port);
+
+        let mut addresses = options.alternative_addresses.clone();
+        addresses.extend([options.listen, Ipv4Addr::LOCALHOST.into()]);
+        let credentials = Credentials::create(directory.path(), server, &addresses, &options.users)?;
+
+        let relay = options.netns.as_deref().map(|netns| Relay::start(netns, server)).transpose()?;
+        let reached_at = relay.as_ref().map_or(server, Relay::address);
+        let config = credentials.kubeconfig(credentials::ADMINISTRATOR, reached_at)?;
+        let client = client_of(config).await?;
+
+        let etcd = start_etcd(&programs, directory.path(), etcd_port, options.netns.as_deref())?;
+        let mut this = Self {
+            options,
+            programs,
+            port,
+            etcd_port,
+            client,
+            credentials,
+            apiserver: None,
+            _etcd: etcd,
+            _relay: relay,
+            directory,
+        };
+        this.restart().await?;
+        Ok(this)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.options.listen, self.port)
+    }
+
+    /// The administrator's kubeconfig, for programs that reach [`Self::address`].
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_of(credentials::ADMINISTRATOR)
+    }
+
+    /// The kubeconfig of one of [`Options::users`].
+    pub fn kubeconfig_of(&self, user: &str) -> PathBuf {
+        self.credentials.kubeconfig_path(user)
+    }
+
+    /// The administrator's client.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Ends the API server by SIGTERM, and by SIGKILL soon after; etcd and its data stay.
+    pub async fn stop(&mut self) -> Result<()> {
+        match self.apiserver.take() {
+            Some(mut process) => process.stop(STOP).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the API server by SIGKILL; etcd and its data stay.
+    pub async fn kill(&mut self) -> Result<()> {
+        match self.apiserver.take() {
+            Some(mut process) => process.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the process without ending it: connections stay open and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.running()?.signal(Signal::SIGSTOP)
+    }
+
+    /// Undoes [`Self::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.running()?.signal(Signal::SIGCONT)
+    }
+
+    fn running(&self) -> Result<&Process> {
+        self.apiserver.as_ref().context("the API server is not running")
+    }
+
+    /// Starts the API server again at the same address over the same data, and waits until it is ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill().await?;
+        let process = self.start_apiserver()?;
+        self.apiserver = Some(process);
+        self.ready().await
+    }
+
+    fn start_apiserver(&self) -> Result<Process> {
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        let mut command = program(&self.programs, "kube-apiserver", self.options.netns.as_deref());
+        command
+            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .arg(format!("--bind-address={}", self.options.listen))
+            .arg(format!("--secure-port={}", self.port))
+            // Nobody uses the `kubernetes` Service here, and a loopback address is refused for it.
+            .args(["--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none"])
+            .arg("--service-cluster-ip-range=10.96.0.0/16")
+            .arg(format!("--cert-dir={}", path("certificates")))
+            .arg(format!("--tls-cert-file={}", path(credentials::SERVER_CERTIFICATE)))
+            .arg(format!("--tls-private-key-file={}", path(credentials::SERVER_KEY)))
+            .arg("--service-account-issuer=https://kubernetes.default.svc")
+            .arg(format!("--service-account-key-file={}", path(credentials::SERVICE_ACCOUNT_PUBLIC_KEY)))
+            .arg(format!("--service-account-signing-key-file={}", path(credentials::SERVICE_ACCOUNT_KEY)))
+            .arg(format!("--token-auth-file={}", path(credentials::TOKENS)))
+            .args(["--authorization-mode=RBAC", "--anonymous-auth=false", "--profiling=false"])
+            .args(&self.options.arguments);
+        Process::start("kube-apiserver", command, self.directory.path())
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY;
+        loop {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            let answer = self.client.request_text(request).await;
+            let Err(error) = answer else { return Ok(()) };
+            if let Some(process) = &mut self.apiserver {
+                process.still_runs()?;
+                if Instant::now() > deadline {
+                    bail!(
+                        "the API server was not ready after {READY:?}: {error}; it said last:\n{}",
+                        process.last_words()
+                    );
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn client_of(config: Kubeconfig) -> Result<Client> {
+    let mut config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(Duration::from_secs(2));
+    config.read_timeout = Some(Duration::from_secs(10));
+    Ok(Client::try_from(config)?)
+}
+
+fn start_etcd(programs: &Path, directory: &Path, port: u16, netns: Option<&str>) -> Result<Process> {
+    let client = format!("http://127.0.0.1:{port}");
+    let peer = format!("http://127.0.0.1:{}", free_port(Ipv4Addr::LOCALHOST.into())?);
+    let mut command = program(programs, "etcd", netns);
+    command
+        .arg(format!("--data-dir={}", directory.join("etcd").display()))
+        .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
+        .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
+        .arg(format!("--initial-cluster=default={peer}"))
+        .args(["--unsafe-no-fsync=true", "--log-level=warn"]);
+    Process::start("etcd", command, directory)
+}
+
+/// The command that runs one of the programs, in `netns` if there is one. It dies with the test, even when
+/// the test is killed. Each step of the chain replaces itself by the next, so the process id stays.
+fn program(programs: &Path, name: &str, netns: Option<&str>) -> Command {
+    let mut command = match netns {
+        Some(netns) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={}", relay::netns_path(netns))).args(["--", "setpriv"]);
+            command
+        }
+        None => Command::new("setpriv"),
+    };
+    command.args(["--pdeathsig", "KILL", "--"]).arg(programs.join(name));
+    command
+}
+
+/// The directory of etcd and kube-apiserver, built when missing.
+fn programs() -> Result<PathBuf> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/kubelab.sh");
+    let output = Command::new(script)
+        .args(["etcd", "kube-apiserver"])
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {script}"))?;
+    if !output.status.success() {
+        bail!("{script} failed: {}", output.status);
+    }
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
+}
+
+/// A port below the ephemeral range, so that no outgoing connection takes it while the server is down.
+fn free_port(address: IpAddr) -> Result<u16> {
+    for _ in 0..200 {
+        let port = 20_000 + (random() % 10_000) as u16;
+        // An address that only exists inside a namespace cannot be tried from here; any port will do.
+        match TcpListener::bind((address, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => return Ok(port),
+            Err(_) => continue,
+        }
+    }
+    bail!("no free port at {address}")
+}
+
+/// Enough randomness for a port or a token of a test, from the standard library's own hash seeds.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,1 +1,30 @@
-//! x
+//! BGP on tokio: tasks and sockets that drive `plainroute-bgp`.
+//!
+//! A [`Speaker`] is a handle to one registry task, which owns the peers' configuration, the listeners and what is
+//! originated. Each peer has a task of its own, which owns its session, its RIBs and its TCP connections; nothing
+//! is shared between tasks but values sent through channels.
+//!
+//! Everything is declarative: [`Speaker::apply`] takes the whole set of peers, [`Speaker::originate`] the whole set
+//! of an owner's routes, and both touch only what differs. Nothing that a peer sends is accepted unless its
+//! configuration says so, and nothing is advertised but what was originated.
+//!
+//! Read [`Speaker`] first, then [`PeerConfig`] and [`Receipt`].
+#![deny(missing_docs)]
+#![expect(dead_code, reason = "the peer tasks that read these come with the next commit")]
+
+mod change;
+mod config;
+mod learned;
+mod origin;
+mod receipt;
+mod registry;
+mod speaker;
+mod status;
+
+pub use change::{Effect, Field, PeerChange};
+pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, PeerName, SpeakerConfig};
+pub use learned::{Learned, LearnedPath};
+pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute};
+pub use receipt::Receipt;
+pub use speaker::{Speaker, StopMode};
+pub use status::{Counters, FamilyStatus, PeerStatus, Peers};

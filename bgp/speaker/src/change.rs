@@ -1,0 +1,132 @@
+//! What a change of a peer's configuration costs: nothing, a soft refresh, or the session.
+//!
+//! One table decides for every field. It destructures [`PeerConfig`] whole, so a new field does not compile until
+//! it has a line here. The registry reports by it and the peer task acts by it.
+use std::fmt;
+
+use crate::{PeerConfig, PeerName};
+
+/// A field of [`PeerConfig`], by its name in configuration files.
+pub type Field = &'static str;
+
+/// What [`crate::Speaker::apply`] did to one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerChange {
+    /// The peer.
+    pub peer: PeerName,
+    /// What was done to it.
+    pub effect: Effect,
+}
+
+/// What a change did to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The peer is new.
+    Added,
+    /// The peer is gone; its session was ceased.
+    Removed,
+    /// The session is built anew.
+    Reset {
+        /// The fields that differ.
+        fields: Vec<Field>,
+    },
+    /// The session stays; routes are asked for or sent again.
+    Refreshed {
+        /// The fields that differ.
+        fields: Vec<Field>,
+    },
+    /// The session stays and nothing is sent.
+    Silent {
+        /// The fields that differ.
+        fields: Vec<Field>,
+    },
+    /// Nothing differs.
+    Unchanged,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, fields) = match self {
+            Effect::Added => return f.write_str("added"),
+            Effect::Removed => return f.write_str("removed"),
+            Effect::Unchanged => return f.write_str("unchanged"),
+            Effect::Reset { fields } => ("reset", fields),
+            Effect::Refreshed { fields } => ("refreshed", fields),
+            Effect::Silent { fields } => ("changed", fields),
+        };
+        write!(f, "{verb} ({})", fields.join(", "))
+    }
+}
+
+/// What one field's change costs, cheapest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cost {
+    Silent,
+    Refresh,
+    Reset,
+}
+
+/// What becomes of the session when `old` turns into `new`.
+pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
+    use Cost::{Refresh, Reset, Silent};
+    let PeerConfig {
+        local_asn,
+        peer_asn,
+        peer_address,
+        interface,
+        peer_port,
+        local_address,
+        router_id,
+        listen_port,
+        passive,
+        ebgp_multihop,
+        ttl_security,
+        password,
+        connect_retry,
+        hold_time,
+        keepalive,
+        graceful_restart,
+        families,
+        extended_next_hop,
+        max_prefixes_in,
+        max_prefixes_out,
+        import,
+        blocked,
+    } = new;
+    let table = [
+        // Said in the OPEN, so both sides must say it again.
+        ("localASN", Reset, *local_asn != old.local_asn),
+        ("peerASN", Reset, *peer_asn != old.peer_asn),
+        ("routerID", Reset, *router_id != old.router_id),
+        ("holdTimeSeconds", Reset, *hold_time != old.hold_time),
+        ("gracefulRestart", Reset, *graceful_restart != old.graceful_restart),
+        ("families", Reset, *families != old.families),
+        ("extendedNextHop", Reset, *extended_next_hop != old.extended_next_hop),
+        // Another TCP connection.
+        ("peerAddress", Reset, *peer_address != old.peer_address),
+        ("interface", Reset, *interface != old.interface),
+        ("localAddress", Reset, *local_address != old.local_address),
+        ("ebgpMultihop", Reset, *ebgp_multihop != old.ebgp_multihop),
+        ("ttlSecurity", Reset, *ttl_security != old.ttl_security),
+        ("password", Reset, *password != old.password),
+        ("blocked", Reset, *blocked != old.blocked),
+        // Only the next connection cares.
+        ("peerPort", Silent, *peer_port != old.peer_port),
+        ("listenPort", Silent, *listen_port != old.listen_port),
+        ("passive", Silent, *passive != old.passive),
+        ("connectRetryTimeSeconds", Silent, *connect_retry != old.connect_retry),
+        // A timer of our own.
+        ("keepAliveTimeSeconds", Silent, *keepalive != old.keepalive),
+        ("maxPrefixes.in", Silent, *max_prefixes_in != old.max_prefixes_in),
+        ("maxPrefixes.out", Refresh, *max_prefixes_out != old.max_prefixes_out),
+        ("import", Refresh, *import != old.import),
+    ];
+    let changed = || table.iter().filter(|(_, _, changed)| *changed);
+    let fields = changed().map(|(field, _, _)| *field).collect();
+    match changed().map(|(_, cost, _)| *cost).max() {
+        None => Effect::Unchanged,
+        Some(Cost::Silent) => Effect::Silent { fields },
+        Some(Cost::Refresh) => Effect::Refreshed { fields },
+        Some(Cost::Reset) => Effect::Reset { fields },
+    }
+}

@@ -1,0 +1,328 @@
+//! What a peer is told, and what is refused before it reaches any task.
+use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
+
+use plainroute_bgp::{
+    AfiSafi, Asn, Families, HoldTime, Prefix, RouterId,
+    session::{GracefulRestartConfig, SessionConfig},
+};
+
+/// The name of a peer, as its configuration calls it; cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerName(Arc<str>);
+
+impl PeerName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for PeerName {
+    fn from(name: &str) -> PeerName {
+        PeerName(name.into())
+    }
+}
+
+impl From<String> for PeerName {
+    fn from(name: String) -> PeerName {
+        PeerName(name.into())
+    }
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// The password of TCP MD5 (RFC 2385): 1 to 80 octets. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Arc<[u8]>);
+
+impl Password {
+    /// The longest that the kernel takes, in octets.
+    pub const MAX_LENGTH: usize = 80;
+
+    /// The password, unless it is empty or longer than the kernel takes.
+    pub fn new(octets: &[u8]) -> Result<Password, InvalidPassword> {
+        match octets.len() {
+            0 => Err(InvalidPassword::Empty),
+            1..=Self::MAX_LENGTH => Ok(Password(octets.into())),
+            length => Err(InvalidPassword::TooLong(length)),
+        }
+    }
+
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// Why octets are not a TCP MD5 password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPassword {
+    /// An empty one would mean none; that must be said by leaving it out.
+    #[error("the password is empty")]
+    Empty,
+    /// Beyond what the kernel takes.
+    #[error("the password has {0} octets; TCP MD5 takes 80 at most")]
+    TooLong(usize),
+}
+
+/// One rule of what may enter from a peer. Without a rule that matches, a route is refused (RFC 8212).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImportRule {
+    /// The prefix that must contain the route.
+    pub prefix: Prefix,
+    /// The shortest length that matches; the prefix's own where absent.
+    pub ge: Option<u8>,
+    /// The longest length that matches; `ge`, else the prefix's own, where absent.
+    pub le: Option<u8>,
+    /// Whether the route is for the kernel too, so shows up in [`crate::Learned`].
+    pub install: bool,
+}
+
+/// What holds for all peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpeakerConfig {
+    /// This process replaces one whose routes the peers may still hold: R bit in the first OPENs (RFC 4724).
+    pub restarting: bool,
+    /// The families whose forwarding state survived, so routes of ours still stand in the kernel: F bits.
+    pub forwarding_preserved: Families,
+}
+
+/// One peer, whole. Two peers must differ in address, or in interface where the address is link-local.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Our AS towards this peer.
+    pub local_asn: Asn,
+    /// The AS that the peer must be in.
+    pub peer_asn: Asn,
+    /// The peer's address.
+    pub peer_address: IpAddr,
+    /// The interface over which it is reached; required where the address is link-local.
+    pub interface: Option<String>,
+    /// The peer's TCP port.
+    pub peer_port: u16,
+    /// Our end of the connection; the kernel chooses where absent.
+    pub local_address: Option<IpAddr>,
+    /// Our BGP Identifier towards this peer.
+    pub router_id: RouterId,
+    /// The TCP port on which we wait for this peer; 0 for none.
+    pub listen_port: u16,
+    /// Never connect; wait for the peer.
+    pub passive: bool,
+    /// How many hops away an external peer may be; 1 is directly connected.
+    pub ebgp_multihop: u8,
+    /// GTSM (RFC 5082): packets must come from at most this many hops away. Excludes `ebgp_multihop`.
+    pub ttl_security: Option<u8>,
+    /// TCP MD5 (RFC 2385).
+    pub password: Option<Password>,
+    /// Time between connection attempts.
+    pub connect_retry: Duration,
+    /// The hold time that we propose.
+    pub hold_time: HoldTime,
+    /// Time between KEEPALIVEs; a third of the negotiated hold time where absent.
+    pub keepalive: Option<Duration>,
+    /// Offer graceful restart.
+    pub graceful_restart: Option<GracefulRestartConfig>,
+    /// The families that we offer.
+    pub families: Families,
+    /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Accepted prefixes beyond this number reset the session.
+    pub max_prefixes_in: Option<u32>,
+    /// Prefixes beyond this number are not advertised, and the status says so.
+    pub max_prefixes_out: Option<u32>,
+    /// What may enter; nothing where empty.
+    pub import: Vec<ImportRule>,
+    /// Why this peer must stay down, e.g. a secret that is missing; shown as its last error.
+    pub blocked: Option<String>,
+}
+
+impl PeerConfig {
+    /// A peer with the defaults: port 179, no listening, both families, nothing imported.
+    pub fn new(local_asn: Asn, peer_asn: Asn, router_id: RouterId, peer_address: IpAddr) -> PeerConfig {
+        PeerConfig {
+            local_asn,
+            peer_asn,
+            peer_address,
+            interface: None,
+            peer_port: 179,
+            local_address: None,
+            router_id,
+            listen_port: 0,
+            passive: false,
+            ebgp_multihop: 1,
+            ttl_security: None,
+            password: None,
+            connect_retry: Duration::from_secs(1),
+            hold_time: HoldTime::DEFAULT,
+            keepalive: None,
+            graceful_restart: None,
+            families: Families::ALL,
+            extended_next_hop: false,
+            max_prefixes_in: None,
+            max_prefixes_out: None,
+            import: Vec::new(),
+            blocked: None,
+        }
+    }
+
+    /// Whether the peer is in our AS.
+    pub fn internal(&self) -> bool {
+        self.local_asn == self.peer_asn
+    }
+
+    pub(crate) fn session(&self, speaker: &SpeakerConfig, jitter_seed: u64) -> SessionConfig {
+        SessionConfig {
+            passive: self.passive,
+            hold_time: self.hold_time,
+            connect_retry: self.connect_retry,
+            keepalive: self.keepalive,
+            families: self.families,
+            graceful_restart: self.graceful_restart,
+            restarting: speaker.restarting,
+            forwarding_preserved: speaker.forwarding_preserved,
+            extended_next_hop: self.extended_next_hop,
+            jitter_seed,
+            ..SessionConfig::new(self.local_asn, self.peer_asn, self.router_id)
+        }
+    }
+
+    /// What no session could be built from.
+    pub(crate) fn check(&self, peer: &PeerName) -> Result<(), ApplyError> {
+        let refuse = |reason: &str| Err(ApplyError::Peer { peer: peer.clone(), reason: reason.to_owned() });
+        if self.ttl_security.is_some() && self.ebgp_multihop > 1 {
+            return refuse("ttlSecurity excludes ebgpMultihop above 1");
+        }
+        if self.ebgp_multihop == 0 || self.ttl_security == Some(0) {
+            return refuse("a peer is at least one hop away");
+        }
+        if is_link_local(self.peer_address) && self.interface.is_none() {
+            return refuse("a link-local peer needs an interface");
+        }
+        if self.local_address.is_some_and(|local| local.is_ipv4() != self.peer_address.is_ipv4()) {
+            return refuse("localAddress and peerAddress are of different families");
+        }
+        if self.passive && self.listen_port == 0 {
+            return refuse("a passive peer needs a listenPort");
+        }
+        if self.families.is_empty() {
+            return refuse("no family is left to exchange");
+        }
+        Ok(())
+    }
+
+    /// What tells an incoming connection's peer apart.
+    pub(crate) fn source(&self) -> Source {
+        let scope = if is_link_local(self.peer_address) { self.interface.clone() } else { None };
+        Source { address: self.peer_address, interface: scope }
+    }
+}
+
+/// Where a connection comes from: an address, with its interface where the address alone says too little.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Source {
+    pub(crate) address: IpAddr,
+    pub(crate) interface: Option<String>,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{}%{interface}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+/// Whether the address means nothing without an interface.
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// The family of an address.
+pub(crate) fn family_of(address: IpAddr) -> AfiSafi {
+    match address {
+        IpAddr::V4(_) => AfiSafi::Ipv4Unicast,
+        IpAddr::V6(_) => AfiSafi::Ipv6Unicast,
+    }
+}
+
+/// Why a set of peers was refused. Nothing of it was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// One peer makes no sense.
+    #[error("peer {peer}: {reason}")]
+    Peer {
+        /// The peer.
+        peer: PeerName,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A connection from this address could be of either.
+    #[error("peers {first} and {second} have the same address {address}")]
+    SameAddress {
+        /// The one.
+        first: PeerName,
+        /// The other.
+        second: PeerName,
+        /// The address, with the interface where it is link-local.
+        address: String,
+    },
+    /// A port cannot be listened on.
+    #[error("cannot listen on TCP port {port}: {source}{}", missing_capability(*port, source))]
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The speaker was stopped.
+    #[error("the speaker was stopped")]
+    Stopped,
+}
+
+fn missing_capability(port: u16, error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied && port < 1024 {
+        " (ports below 1024 need the capability CAP_NET_BIND_SERVICE)"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denied_port_names_the_capability() {
+        let denied = ApplyError::Listen { port: 179, source: io::ErrorKind::PermissionDenied.into() };
+        assert!(denied.to_string().contains("CAP_NET_BIND_SERVICE"), "{denied}");
+        let taken = ApplyError::Listen { port: 179, source: io::ErrorKind::AddrInUse.into() };
+        assert!(!taken.to_string().contains("CAP_"), "{taken}");
+    }
+
+    #[test]
+    fn a_password_is_never_printed_and_never_empty() {
+        let password = Password::new(b"s3cret").unwrap();
+        assert!(!format!("{password:?}").contains("s3cret"));
+        assert_eq!(Password::new(b""), Err(InvalidPassword::Empty));
+        assert_eq!(Password::new(&[b'x'; 81]), Err(InvalidPassword::TooLong(81)));
+    }
+}

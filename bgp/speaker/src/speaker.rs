@@ -1,0 +1,124 @@
+//! The handle: what a program holds of its speaker. It owns nothing but channel ends.
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    AdvertisedRoute, ApplyError, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers, Receipt,
+    ReceivedRoute, SpeakerConfig, registry,
+};
+
+/// How a speaker leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// This process will be back: TCP is closed without NOTIFICATION, so that peers with graceful restart keep
+    /// the routes (RFC 4724). End-of-RIB and the R bit are the next process's.
+    Retain,
+    /// The routes are withdrawn, the withdrawals are handed to TCP, then the sessions are ceased.
+    Withdraw,
+    /// The sessions are ceased so that peers drop the routes even with graceful restart (RFC 8538).
+    HardReset,
+}
+
+/// A running BGP speaker; clones are handles to the same one.
+///
+/// Dropping all handles stops it as [`StopMode::Retain`] does: a crash of the program must look like one.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    commands: mpsc::Sender<registry::Command>,
+    synced: watch::Sender<bool>,
+    peers: watch::Receiver<Arc<Peers>>,
+    learned: watch::Receiver<Arc<Learned>>,
+}
+
+impl Speaker {
+    /// Starts a speaker without peers on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(config: SpeakerConfig) -> Speaker {
+        let (commands, inbox) = mpsc::channel(16);
+        let synced = watch::Sender::new(false);
+        let peers = watch::Sender::new(Arc::default());
+        let learned = watch::Sender::new(Arc::default());
+        let speaker = Speaker {
+            commands,
+            synced: synced.clone(),
+            peers: peers.subscribe(),
+            learned: learned.subscribe(),
+        };
+        let outputs = registry::Outputs { peers, learned };
+        tokio::spawn(registry::run(config, inbox, synced.subscribe(), outputs));
+        speaker
+    }
+
+    /// Makes `peers` the set of peers, whole. Peers that are equal to what runs are not touched; the answer has
+    /// one line for each peer of the old and the new set, in order of their names.
+    ///
+    /// On an error nothing was changed. Cancelling does not undo: the registry may have taken the set already.
+    pub async fn apply(&self, peers: BTreeMap<PeerName, PeerConfig>) -> Result<Vec<PeerChange>, ApplyError> {
+        let (answer, answered) = oneshot::channel();
+        let command = registry::Command::Apply { peers, answer };
+        self.commands.send(command).await.map_err(|_| ApplyError::Stopped)?;
+        answered.await.map_err(|_| ApplyError::Stopped)?
+    }
+
+    /// Makes `routes` what `owner` originates, whole and at once; other owners' routes stay. Where two owners
+    /// originate the same prefix to the same peer, the owner whose name sorts first gives the attributes.
+    ///
+    /// Routes to a peer that is not configured wait for it.
+    pub async fn originate(&self, owner: &str, routes: Vec<Originated>) -> Receipt {
+        let (answer, answered) = oneshot::channel();
+        let command = registry::Command::Originate { owner: owner.to_owned(), routes, answer };
+        // A stopped speaker has no peer that could be waited for.
+        if self.commands.send(command).await.is_err() {
+            return Receipt::default();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// Says that what is originated is now complete. Routes are advertised before that as they come; this alone
+    /// releases End-of-RIB, which lets restart-aware peers drop what we did not send again (RFC 4724).
+    pub fn initial_sync_done(&self) {
+        self.synced.send_replace(true);
+    }
+
+    /// The status of every peer, as it changes.
+    pub fn peers(&self) -> watch::Receiver<Arc<Peers>> {
+        self.peers.clone()
+    }
+
+    /// What the peers taught and the import rules want in the kernel, as it changes.
+    pub fn learned(&self) -> watch::Receiver<Arc<Learned>> {
+        self.learned.clone()
+    }
+
+    /// The routes that the peer was sent, by prefix; none for an unknown peer or a session that is down.
+    pub async fn advertised(&self, peer: &PeerName) -> Vec<AdvertisedRoute> {
+        let (answer, answered) = oneshot::channel();
+        let command = registry::Command::Advertised { peer: peer.clone(), answer };
+        if self.commands.send(command).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// The routes that the peer sent and the import rules accepted, by prefix.
+    pub async fn received(&self, peer: &PeerName) -> Vec<ReceivedRoute> {
+        let (answer, answered) = oneshot::channel();
+        let command = registry::Command::Received { peer: peer.clone(), answer };
+        if self.commands.send(command).await.is_err() {
+            return Vec::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// Stops every session as `mode` says and waits until each connection is closed, five seconds at most.
+    pub async fn stop(self, mode: StopMode) {
+        let (answer, answered) = oneshot::channel();
+        if self.commands.send(registry::Command::Stop { mode, answer }).await.is_ok() {
+            // An error means that the registry is gone, and every peer with it.
+            let _ = answered.await;
+        }
+    }
+}

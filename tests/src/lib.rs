@@ -1,7 +1,8 @@
 //! What the suites that need a real kernel, real routers or a real API server are built of.
 //!
-//! [`netns`] makes network namespaces and runs things in them; [`kubelab`] starts a Kubernetes API server.
-//! Everything made here is removed when its value is dropped, also when a test panics.
+//! [`netns`] makes network namespaces and runs things in them; [`routers`] starts the routers that the suites talk to;
+//! [`kubelab`] starts a Kubernetes API server. Everything made here is removed when its value is dropped, also when a test panics.
 
 pub mod kubelab;
 pub mod netns;
+pub mod routers;

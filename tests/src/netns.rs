@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Once, mpsc};
+use std::sync::{Arc, LazyLock, Once, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,11 +24,16 @@ use nix::unistd::Pid;
 const RUN_NETNS: &str = "/run/netns";
 const PREFIX: &str = "prt";
 
-/// A network namespace under `/run/netns`, with loopback up and IPv6 duplicate address detection off.
-#[derive(Debug)]
+/// A network namespace under `/run/netns`, with loopback up and IPv6 duplicate address detection off. A clone is the same
+/// namespace; it is removed with the last of them.
+#[derive(Clone, Debug)]
 pub struct Netns {
-    name: String,
+    name: Arc<Name>,
 }
+
+/// The name, and the duty to remove what it names.
+#[derive(Debug)]
+struct Name(String);
 
 impl Netns {
     /// Makes a namespace. `label` is for the reader of `ip netns`; uniqueness does not depend on it.
@@ -39,7 +44,7 @@ impl Netns {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}-{}-{number}-{label}", std::process::id());
         checked(Command::new("ip").args(["netns", "add", &name]))?;
-        let netns = Netns { name };
+        let netns = Netns { name: Arc::new(Name(name)) };
         netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
         netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         netns.up("lo")?;
@@ -48,12 +53,12 @@ impl Netns {
 
     /// The name that `ip netns` shows.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.name.0
     }
 
     /// The file that stands for the namespace.
     pub fn path(&self) -> PathBuf {
-        Path::new(RUN_NETNS).join(&self.name)
+        Path::new(RUN_NETNS).join(self.name())
     }
 
     /// A command that will run inside, and die when this process dies. The process id is the command's own: the programs
@@ -68,7 +73,7 @@ impl Netns {
     /// Runs a command to its end and gives its standard output; an exit code other than 0 is an error that says all.
     pub fn run(&self, argv: &[&str]) -> Result<String> {
         let output =
-            checked(&mut self.command(argv)).with_context(|| format!("in namespace {}", self.name))?;
+            checked(&mut self.command(argv)).with_context(|| format!("in namespace {}", self.name()))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -79,12 +84,12 @@ impl Netns {
 
     /// Runs a command to its end, whatever its exit code.
     pub fn output(&self, argv: &[&str]) -> Result<Output> {
-        output_of(&mut self.command(argv)).with_context(|| format!("in namespace {}", self.name))
+        output_of(&mut self.command(argv)).with_context(|| format!("in namespace {}", self.name()))
     }
 
     /// Starts a process that lives as long as the [`Daemon`]; what it prints goes to `log`.
     pub fn spawn(&self, argv: &[&str], log: &Path) -> Result<Daemon> {
-        Daemon::spawn(self.command(argv), log).with_context(|| format!("in namespace {}", self.name))
+        Daemon::spawn(self.command(argv), log).with_context(|| format!("in namespace {}", self.name()))
     }
 
     /// Sets a sysctl by its dotted name. An interface whose name has a dot is written with slashes throughout.
@@ -95,7 +100,7 @@ impl Netns {
             key.replace('.', "/")
         });
         self.within(|| fs::write(&path, value))
-            .with_context(|| format!("sysctl {key}={value} in namespace {}", self.name))
+            .with_context(|| format!("sysctl {key}={value} in namespace {}", self.name()))
     }
 
     /// Gives an interface an address with its prefix length, usable at once (no duplicate address detection).
@@ -137,7 +142,7 @@ impl Netns {
     {
         let path = self.path();
         std::thread::Builder::new()
-            .name(self.name.clone())
+            .name(self.name().to_owned())
             .spawn(move || {
                 enter(&path);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -156,17 +161,17 @@ impl Netns {
     }
 }
 
-impl Drop for Netns {
+impl Drop for Name {
     fn drop(&mut self) {
-        if let Err(error) = checked(Command::new("ip").args(["netns", "delete", &self.name])) {
-            eprintln!("namespace {} stays behind: {error:#}", self.name);
+        if let Err(error) = checked(Command::new("ip").args(["netns", "delete", &self.0])) {
+            eprintln!("namespace {} stays behind: {error:#}", self.0);
         }
     }
 }
 
 /// Lays a cable: a veth pair with one end in each namespace, both up.
 pub fn veth((a, a_name): (&Netns, &str), (b, b_name): (&Netns, &str)) -> Result<()> {
-    a.run(&["ip", "link", "add", a_name, "type", "veth", "peer", "name", b_name, "netns", &b.name])?;
+    a.run(&["ip", "link", "add", a_name, "type", "veth", "peer", "name", b_name, "netns", b.name()])?;
     a.up(a_name)?;
     b.up(b_name)
 }

@@ -1,1 +1,17 @@
-//! x
+//! The kinds of Plainroute and its config file.
+//!
+//! [`Object`] is one object of any kind; every way in (YAML file, API server) checks it whole, so one that breaks a
+//! rule is not built. [`load`] reads files and directories and refuses them whole, with the place of every error.
+#![deny(missing_docs)]
+
+mod bounded;
+mod kinds;
+mod rules;
+mod selector;
+mod value;
+
+pub use bounded::{Bounded, Port};
+pub use kinds::*;
+pub use rules::{Spec, Violation, Violations};
+pub use selector::{LabelSelector, Labels, Operator, Requirement};
+pub use value::{AddressOrCidr, Cidr, Parsed, RouteTable, Written};

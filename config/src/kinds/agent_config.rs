@@ -1,0 +1,137 @@
+//! AgentConfig: what the agent itself needs to run. It comes from a file only, and there is one at most.
+use std::{net::SocketAddr, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Resource;
+use crate::{
+    Kind,
+    bounded::Bounded,
+    rules::{Spec, Violations},
+    value::RouteTable,
+};
+
+/// How one agent runs.
+pub type AgentConfig = Resource<AgentConfigSpec>;
+
+/// The spec of [`AgentConfig`]; its default is what runs when there is no AgentConfig at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AgentConfigSpec {
+    /// The node's name. Default: `$NODE_NAME`, then the hostname.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Where objects come from besides the files.
+    pub source: Source,
+    /// The Unix socket that the commands talk to.
+    #[schemars(with = "String")]
+    pub admin_socket: PathBuf,
+    /// Where metrics are served.
+    pub metrics: Metrics,
+    /// The kernel's numbers that are ours.
+    pub routing: Routing,
+    /// What must survive a restart is kept here.
+    #[schemars(with = "String")]
+    pub state_dir: PathBuf,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Source {
+    /// The API server; absent: files only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesSource>,
+}
+
+/// How the API server is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubernetesSource {
+    /// A kubeconfig file; absent: the service account of the agent's own Pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Metrics {
+    /// ADDRESS:PORT.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+/// The kernel's numbers that are ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Routing {
+    /// The route protocol that marks our routes. 0 to 4 are the kernel's own.
+    pub protocol: Bounded<u8, 5, 255>,
+    /// Where routes to local Pods go.
+    pub table: RouteTable,
+    /// The first of the tables that egress uses.
+    pub egress_table_base: Bounded<u32, 256, 0xffff_0000>,
+    /// Where routes learned from peers go.
+    pub import_table: RouteTable,
+}
+
+impl Default for AgentConfigSpec {
+    fn default() -> Self {
+        AgentConfigSpec {
+            node_name: None,
+            source: Source::default(),
+            admin_socket: "/run/plainroute/agent.sock".into(),
+            metrics: Metrics::default(),
+            routing: Routing::default(),
+            state_dir: "/var/lib/plainroute".into(),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 9179)) }
+    }
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Routing {
+            protocol: Bounded::literal(188),
+            table: RouteTable::MAIN,
+            egress_table_base: Bounded::literal(1880),
+            import_table: RouteTable::MAIN,
+        }
+    }
+}
+
+impl Spec for AgentConfigSpec {
+    const KIND: Kind = Kind::AgentConfig;
+
+    fn check(&self, broken: &mut Violations) {
+        if self.node_name.as_deref() == Some("") {
+            broken.add("nodeName", "is empty; leave it out for $NODE_NAME or the hostname");
+        }
+        for (field, path) in [("adminSocket", &self.admin_socket), ("stateDir", &self.state_dir)] {
+            if !path.is_absolute() {
+                broken.add(field, format!("`{}` is not an absolute path", path.display()));
+            }
+        }
+        let base = self.routing.egress_table_base.get();
+        for (field, table) in [("table", self.routing.table), ("importTable", self.routing.import_table)] {
+            if table.number() >= base && table.number() < base.saturating_add(EGRESS_TABLES) {
+                let last = base.saturating_add(EGRESS_TABLES - 1);
+                broken.add(
+                    format_args!("routing.{field}"),
+                    format!("table {table} is one of the egress tables, {base} to {last}"),
+                );
+            }
+        }
+    }
+}
+
+/// How many tables from `egressTableBase` on are kept for egress.
+const EGRESS_TABLES: u32 = 256;

@@ -1,0 +1,50 @@
+//! The kinds that Plainroute understands: its own, and the three of Kubernetes it needs, cut down to what it reads.
+mod agent_config;
+mod bgp_advertisement;
+mod bgp_peer;
+mod egress;
+mod ip_pool;
+mod metadata;
+mod namespace;
+mod node;
+mod object;
+mod pod;
+mod resource;
+
+pub use agent_config::{AgentConfig, AgentConfigSpec, KubernetesSource, Metrics, Routing, Source};
+pub use bgp_advertisement::{
+    AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
+};
+pub use bgp_peer::{
+    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, GracefulRestart, ImportRule, MaxPrefixes,
+    PeerTarget, Secret, SecretKey, Timers, TtlSecurity,
+};
+pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
+pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};
+pub use metadata::Metadata;
+pub use namespace::Namespace;
+pub use node::{AddressType, Node, NodeAddress};
+pub use object::{Kind, Object, ObjectKey};
+pub use pod::{Phase, Pod};
+pub use resource::Resource;
+
+/// The API group and version of our own kinds.
+pub const API_VERSION: &str = "plainroute.dev/v1alpha1";
+
+/// Annotations that mean something to us.
+pub mod annotation {
+    /// On a Namespace or Pod: the pools that it may draw addresses from, separated by commas.
+    pub const IP_POOLS: &str = "plainroute.dev/ippools";
+    /// On a Pod: its fixed address.
+    pub const IP: &str = "plainroute.dev/ip";
+    /// On a Pod that comes from a file: the node's side of its link.
+    pub const HOST_INTERFACE: &str = "plainroute.dev/host-interface";
+    /// On a Node: its AS number.
+    pub const ASN: &str = "plainroute.dev/asn";
+    /// On a Node: its router ID.
+    pub const ROUTER_ID: &str = "plainroute.dev/router-id";
+}
+
+fn yes() -> bool {
+    true
+}

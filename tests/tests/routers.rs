@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use plainroute_tests::netns::{Netns, veth};
-use plainroute_tests::routers::{Bird, Family, Frr, Router};
+use plainroute_tests::routers::{Bird, Exabgp, Family, Frr, Gobgp, Openbgpd, Router, Table};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -50,25 +50,27 @@ fn ip(text: &str) -> IpAddr {
 
 /// `router` must announce 10.20.0.10/32 and fd20::10/128 to FRR.
 fn learns_forgets_and_learns_again(frr: &Frr, router: &mut dyn Router) {
-    let learn = || {
-        frr.await_state(ip(SPEAKER_V4), "established", DEADLINE).unwrap();
-        let v4 = |table: &_| holds(table, "10.20.0.10/32", SPEAKER_V4);
-        frr.await_learned(Family::V4, "10.20.0.10/32", DEADLINE, &v4).unwrap();
-        let v6 = |table: &_| holds(table, "fd20::10/128", SPEAKER_V6);
-        frr.await_learned(Family::V6, "fd20::10/128", DEADLINE, &v6).unwrap();
-    };
-    learn();
+    holds_both(frr);
     router.await_state(ip(FRR_V4), "established", DEADLINE).unwrap();
     router.stop().unwrap();
     frr.await_learned(Family::V4, "nothing", DEADLINE, &|table| table.is_empty()).unwrap();
     assert_ne!(frr.state(ip(SPEAKER_V4)).unwrap(), "established");
     router.start().unwrap();
-    learn();
+    holds_both(frr);
     router.kill();
     frr.await_learned(Family::V6, "nothing", DEADLINE, &|table| table.is_empty()).unwrap();
 }
 
-fn holds(table: &plainroute_tests::routers::Table, prefix: &str, next_hop: &str) -> bool {
+/// FRR has the speaker's IPv4 and IPv6 prefix.
+fn holds_both(frr: &Frr) {
+    frr.await_state(ip(SPEAKER_V4), "established", DEADLINE).unwrap();
+    let v4 = |table: &_| holds(table, "10.20.0.10/32", SPEAKER_V4);
+    frr.await_learned(Family::V4, "10.20.0.10/32", DEADLINE, &v4).unwrap();
+    let v6 = |table: &_| holds(table, "fd20::10/128", SPEAKER_V6);
+    frr.await_learned(Family::V6, "fd20::10/128", DEADLINE, &v6).unwrap();
+}
+
+fn holds(table: &Table, prefix: &str, next_hop: &str) -> bool {
     table.get(prefix).is_some_and(|hops| hops.contains(&ip(next_hop)))
 }
 
@@ -96,4 +98,96 @@ protocol bgp tor6 from tor { local fd00::1 as 64512; neighbor fd00::254 as 64600
     bird.await_learned(Family::V4, "a default route", DEADLINE, &default).unwrap();
     assert_eq!(bird.state(ip("192.0.2.1")).unwrap(), "none");
     learns_forgets_and_learns_again(&frr, &mut bird);
+}
+
+#[test]
+fn gobgp_and_frr_see_each_other() {
+    let (_tor, frr, node) = frr_and_namespace();
+    let neighbor = |address: &str, family: &str| {
+        format!(
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{address}\"\npeer-as = 64600\n\
+             [neighbors.transport.config]\npassive-mode = true\n\
+             [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{family}\"\n"
+        )
+    };
+    let config = format!(
+        "[global.config]\nas = 64512\nrouter-id = \"{SPEAKER_V4}\"\n{}{}",
+        neighbor(FRR_V4, "ipv4-unicast"),
+        neighbor(FRR_V6, "ipv6-unicast")
+    );
+    let mut gobgp = Gobgp::launch(&node, &config).unwrap();
+    let announce = |gobgp: &Gobgp| {
+        gobgp.gobgp("global rib add 10.20.0.10/32").unwrap();
+        gobgp.gobgp("global rib add -a ipv6 fd20::10/128").unwrap();
+    };
+    announce(&gobgp);
+    frr.configure(&["router bgp 64600", "address-family ipv6 unicast", "neighbor fd00::1 default-originate"])
+        .unwrap();
+    let default = |table: &_| holds(table, "::/0", FRR_V6);
+    gobgp.await_learned(Family::V6, "a default route", DEADLINE, &default).unwrap();
+    assert!(gobgp.learned(Family::V4).unwrap().is_empty());
+    gobgp.await_state(ip(FRR_V4), "established", DEADLINE).unwrap();
+    holds_both(&frr);
+    gobgp.stop().unwrap();
+    frr.await_learned(Family::V4, "nothing", DEADLINE, &|table| table.is_empty()).unwrap();
+    gobgp.start().unwrap();
+    announce(&gobgp);
+    holds_both(&frr);
+    gobgp.kill();
+    frr.await_learned(Family::V6, "nothing", DEADLINE, &|table| table.is_empty()).unwrap();
+}
+
+#[test]
+fn openbgpd_and_frr_see_each_other() {
+    let (_tor, frr, node) = frr_and_namespace();
+    let config = "
+AS 64512
+router-id 172.16.0.1
+fib-update no
+network 10.20.0.10/32
+network fd20::10/128
+neighbor 172.16.0.254 {
+    remote-as 64600
+    announce IPv6 none
+}
+neighbor fd00::254 {
+    remote-as 64600
+    announce IPv4 none
+}
+allow to any
+allow from any
+";
+    let mut openbgpd = Openbgpd::launch(&node, config).unwrap();
+    frr.configure(&["router bgp 64600", "address-family ipv6 unicast", "neighbor fd00::1 default-originate"])
+        .unwrap();
+    let default = |table: &_| holds(table, "::/0", FRR_V6);
+    openbgpd.await_learned(Family::V6, "a default route", DEADLINE, &default).unwrap();
+    assert!(openbgpd.learned(Family::V4).unwrap().is_empty());
+    learns_forgets_and_learns_again(&frr, &mut openbgpd);
+}
+
+#[test]
+fn exabgp_and_frr_see_each_other() {
+    let (_tor, frr, node) = frr_and_namespace();
+    let neighbor = |local: &str, remote: &str, family: &str, prefix: &str| {
+        format!(
+            "neighbor {remote} {{\n router-id {SPEAKER_V4};\n local-address {local};\n local-as 64512;\n peer-as 64600;\n \
+             family {{ {family} unicast; }}\n static {{ route {prefix} next-hop self; }}\n \
+             api {{ processes [ events ]; neighbor-changes; receive {{ parsed; update; }} }}\n}}\n"
+        )
+    };
+    let config = neighbor(SPEAKER_V4, FRR_V4, "ipv4", "10.20.0.10/32")
+        + &neighbor(SPEAKER_V6, FRR_V6, "ipv6", "fd20::10/128");
+    let mut exabgp = Exabgp::launch(&node, &config).unwrap();
+    exabgp.command(&format!("neighbor {FRR_V4} announce route 10.20.0.11/32 next-hop self")).unwrap();
+    frr.await_learned(Family::V4, "10.20.0.11/32", DEADLINE, &|t| holds(t, "10.20.0.11/32", SPEAKER_V4))
+        .unwrap();
+    for (command, learned) in
+        [("neighbor fd00::1 default-originate", true), ("no neighbor fd00::1 default-originate", false)]
+    {
+        frr.configure(&["router bgp 64600", "address-family ipv6 unicast", command]).unwrap();
+        let default = |table: &_| holds(table, "::/0", FRR_V6) == learned;
+        exabgp.await_learned(Family::V6, command, DEADLINE, &default).unwrap();
+    }
+    learns_forgets_and_learns_again(&frr, &mut exabgp);
 }

@@ -11,8 +11,8 @@ use crate::netns::{Daemon, Netns};
 /// One bird.
 #[derive(Debug)]
 pub struct Bird {
-    instance: Instance,
     daemon: Daemon,
+    instance: Instance,
 }
 
 impl Bird {

@@ -20,9 +20,9 @@ const KEEPER: &str =
 /// zebra and bgpd with one configuration.
 #[derive(Debug)]
 pub struct Frr {
-    instance: Instance,
     zebra: Daemon,
     bgpd: Daemon,
+    instance: Instance,
 }
 
 impl Frr {

@@ -14,10 +14,16 @@ use anyhow::{Context, Result};
 use crate::netns::{Daemon, Netns, wait_until};
 
 mod bird;
+mod exabgp;
 mod frr;
+mod gobgp;
+mod openbgpd;
 
 pub use bird::Bird;
+pub use exabgp::Exabgp;
 pub use frr::Frr;
+pub use gobgp::Gobgp;
+pub use openbgpd::Openbgpd;
 
 /// How long a router may take to answer after its start, on a busy machine.
 pub const READY: Duration = Duration::from_secs(20);
@@ -83,7 +89,8 @@ pub trait Router {
     }
 }
 
-/// The directory of one instance and the namespace it runs in.
+/// The directory of one instance and the namespace it runs in. Last in a router's fields: what is dropped before may still
+/// read a log there.
 #[derive(Debug)]
 struct Instance {
     netns: Netns,

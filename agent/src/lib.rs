@@ -4,4 +4,8 @@
 //! long-lived thing is owned by one task; `run` joins them.
 
 pub mod fib;
-// `source` is declared as soon as the kinds stand in plainroute-config.
+pub mod gate;
+pub mod incarnation;
+pub mod index;
+pub mod plan;
+pub mod source;

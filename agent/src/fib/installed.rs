@@ -1,7 +1,7 @@
 //! What the kernel holds, seen from what was desired: the output of [`run`](super::run).
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use super::RouteKey;
+use super::{RouteKey, Target};
 
 /// The state of the kernel after the last pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Installed {
     /// For each desired route, how it fared.
     pub routes: BTreeMap<RouteKey, RouteStatus>,
     /// Routes of ours in the kernel that nobody desires, kept until a complete plan says so.
-    pub stale: Vec<RouteKey>,
+    pub stale: BTreeMap<RouteKey, Target>,
     /// For each address to verify, whether and how this node delivers to it.
     pub delivery: BTreeMap<IpAddr, Delivery>,
     /// The node's interfaces by name.

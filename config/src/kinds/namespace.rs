@@ -17,6 +17,13 @@ pub struct Namespace {
 }
 
 impl Namespace {
+    /// A Namespace of which only the name is known; that is its one label.
+    pub fn named(name: &str) -> Namespace {
+        let mut metadata = Metadata::named(name);
+        metadata.labels.insert(NAME_LABEL.to_owned(), name.to_owned());
+        Namespace { metadata }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.metadata.name

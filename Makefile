@@ -1,0 +1,46 @@
+# Each target is one line of what to run; scripts/ and plainroute-lab do the work.
+LAB ?= single-tor
+TIME ?= 60
+CARGO ?= cargo
+
+.PHONY: help setup build demo test check lint docs bench fuzz lab-up lab-down clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install what is missing: Debian packages, rustfmt and clippy, the test cluster's binaries
+	@scripts/setup.sh
+
+build: ## build the agent and the lab runner
+	$(CARGO) build --locked --bin plainroute --bin plainroute-lab
+
+demo: setup build ## run the lab LAB step by step, with the real output of everything
+	@target/debug/plainroute-lab demo $(LAB)
+
+test: setup build ## run every test: unit, property, pair, real routers, real kernel, real API server, labs
+	@scripts/test.sh
+
+check: lint docs test ## everything that .ci/run checks
+
+lint: ## formatting, clippy and the house rules
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@scripts/house-rules.sh
+
+docs: ## build the documentation of the crates, without warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+bench: build ## measure; see docs/benchmarks.md
+	$(CARGO) bench --workspace --locked
+
+fuzz: ## run each fuzz target for TIME seconds
+	@scripts/fuzz.sh $(TIME)
+
+lab-up: setup build ## realise labs/LAB in network namespaces and leave it running
+	@target/debug/plainroute-lab up $(LAB)
+
+lab-down: ## take labs/LAB down
+	@target/debug/plainroute-lab down $(LAB)
+
+clean: ## remove what the build made
+	$(CARGO) clean

@@ -1,0 +1,230 @@
+//! What the admin socket answers, as values: stable camelCase JSON. The command line reads the same types back.
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Delivery;
+
+/// One BGP peer of this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerView {
+    /// The BGPPeer's name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface that it is reached by, where that was configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Our AS towards it.
+    #[serde(rename = "localASN")]
+    pub local_asn: u32,
+    /// Its AS.
+    #[serde(rename = "peerASN")]
+    pub peer_asn: u32,
+    /// The state of the session, in the words of RFC 4271.
+    pub state: String,
+    /// When it entered the state.
+    pub since: jiff::Timestamp,
+    /// Seconds in this state.
+    pub seconds_in_state: u64,
+    /// Our end of the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<String>,
+    /// The peer's BGP Identifier, while Established.
+    #[serde(rename = "peerRouterID", default, skip_serializing_if = "Option::is_none")]
+    pub peer_router_id: Option<String>,
+    /// The negotiated hold time in seconds, while Established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_time_seconds: Option<u16>,
+    /// Routes by family.
+    pub families: BTreeMap<String, FamilyView>,
+    /// Why it is kept down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+    /// What went wrong last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_time: Option<jiff::Timestamp>,
+    /// How often the session was Established.
+    pub established_count: u64,
+    /// How often it was lost after that.
+    pub lost_count: u64,
+    /// UPDATEs received.
+    pub updates_received: u64,
+    /// UPDATEs sent.
+    pub updates_sent: u64,
+    /// UPDATEs in which RFC 7606 found something and the session went on.
+    pub malformed_updates: u64,
+}
+
+impl PeerView {
+    /// Whether the session is up.
+    pub fn is_established(&self) -> bool {
+        self.state == "Established"
+    }
+}
+
+/// The routes of one family on one session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyView {
+    /// Both sides offered it.
+    pub negotiated: bool,
+    /// Prefixes that we want to advertise.
+    pub originated: usize,
+    /// Prefixes that the peer was sent.
+    pub advertised: usize,
+    /// Prefixes of the peer that the import rules accepted.
+    pub accepted: usize,
+    /// Of those, how many wait for a restarting peer to confirm them.
+    pub stale: usize,
+    /// Announcements that were refused.
+    pub rejected: u64,
+    /// Why not all that is originated is advertised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_advertised: Option<String>,
+}
+
+/// One route of the looking glass: as sent to, or as received from, a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteView {
+    /// The peer.
+    pub peer: String,
+    /// The prefix.
+    pub prefix: String,
+    /// The next hop on the wire.
+    pub next_hop: String,
+    /// The AS path, written as routers do.
+    pub as_path: String,
+    /// MULTI_EXIT_DISC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
+    /// LOCAL_PREF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_preference: Option<u32>,
+    /// Standard communities.
+    pub communities: Vec<String>,
+    /// Large communities.
+    pub large_communities: Vec<String>,
+    /// Whose address it is, for routes of ours: NAMESPACE/POD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Received only: meant for the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<bool>,
+    /// Received only: the peer is restarting and has not confirmed it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<bool>,
+}
+
+/// One route that the agent keeps, or would keep, in the kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelRouteView {
+    /// The prefix.
+    pub prefix: String,
+    /// The kernel's table.
+    pub table: u32,
+    /// Where it leads.
+    pub target: String,
+    /// Whether packets really take it.
+    pub installed: bool,
+    /// How it fares, in words.
+    pub status: String,
+    /// Whose route it is: a Pod (NAMESPACE/POD) or the peers that taught it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+}
+
+/// One address of one Pod, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodView {
+    /// The namespace.
+    pub namespace: String,
+    /// The Pod.
+    pub pod: String,
+    /// The address; none where the Pod has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The pool that holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// How the node delivers to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// Whether the kernel does deliver.
+    pub delivered: bool,
+    /// Whether it is advertised.
+    pub advertised: bool,
+    /// To whom.
+    pub peers: Vec<String>,
+    /// Why it is not advertised, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it is not advertised, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The answer to `plainroute explain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// What was asked.
+    pub subject: String,
+    /// One for each address that the question is about.
+    pub addresses: Vec<AddressExplanation>,
+    /// What else is known of the subject, or that nothing is.
+    pub notes: Vec<String>,
+}
+
+/// How one address fares, rule by rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressExplanation {
+    /// NAMESPACE/POD.
+    pub pod: String,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Whether it is advertised to at least one peer.
+    pub advertised: bool,
+    /// Why not, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The rules in the order in which they are asked, up to the one that refuses.
+    pub steps: Vec<Step>,
+}
+
+/// One rule and its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Whether the rule lets the address pass.
+    pub ok: bool,
+    /// What was found.
+    pub text: String,
+}
+
+/// How the agent itself is: what `plainroute check` shows first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// The node.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// When the agent started.
+    pub started: jiff::Timestamp,
+    /// Every source has delivered its first complete set, and the kernel has answered to the first plan.
+    pub ready: bool,
+    /// What is still awaited before the first plan.
+    pub awaited: Vec<String>,
+    /// What is wrong, one line each.
+    pub problems: Vec<String>,
+}

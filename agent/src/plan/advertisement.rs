@@ -1,0 +1,118 @@
+//! Which BGPAdvertisement takes which address to which peers, and with which attributes.
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use plainroute_bgp::{Community, LargeCommunity};
+use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod, Withdraw};
+use serde::{Deserialize, Serialize};
+
+use super::{Reason, peer::Peers};
+
+/// The attributes of one route to one peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteAttributes {
+    /// Standard communities.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub communities: BTreeSet<Parsed<Community>>,
+    /// Large communities.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub large_communities: BTreeSet<Parsed<LargeCommunity>>,
+    /// LOCAL_PREF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_preference: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
+    /// How often our AS is prepended.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub as_path_prepend: u8,
+}
+
+fn is_zero(count: &u8) -> bool {
+    *count == 0
+}
+
+impl RouteAttributes {
+    /// Where several advertisements select one route: communities add up, a single value is the first one's by name.
+    fn merge(&mut self, advertisement: &BgpAdvertisement) {
+        let attributes = &advertisement.spec.attributes;
+        self.communities.extend(&attributes.communities);
+        self.large_communities.extend(&attributes.large_communities);
+        self.local_preference = self.local_preference.or(attributes.local_preference);
+        self.med = self.med.or(attributes.med);
+        if self.as_path_prepend == 0 {
+            self.as_path_prepend = attributes.as_path_prepend.get();
+        }
+    }
+}
+
+/// One Pod address that asks to be advertised.
+pub(super) struct Candidate<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) namespace_labels: &'a Labels,
+    pub(super) pool_labels: &'a Labels,
+}
+
+/// What the advertisements say of one address.
+#[derive(Default)]
+pub(super) struct Selected {
+    pub(super) by: Vec<String>,
+    pub(super) routes: BTreeMap<String, RouteAttributes>,
+    pub(super) refused: Option<Reason>,
+    pub(super) next_change: Option<Timestamp>,
+}
+
+/// Asks every advertisement, in the order of their names.
+pub(super) fn select(
+    advertisements: &[&BgpAdvertisement],
+    candidate: &Candidate<'_>,
+    peers: &Peers<'_>,
+    now: Timestamp,
+) -> Selected {
+    let mut selected = Selected::default();
+    let mut held_back = None;
+    for advertisement in advertisements {
+        let spec = &advertisement.spec;
+        if !spec.advertises(AdvertisementType::PodIp)
+            || !spec.namespace_selector.matches(candidate.namespace_labels)
+            || !spec.pod_selector.matches(&candidate.pod.metadata.labels)
+            || !spec.pool_selector.matches(candidate.pool_labels)
+        {
+            continue;
+        }
+        if let Some((reason, ends)) = hold_back(candidate.pod, &spec.withdraw, now) {
+            held_back.get_or_insert(reason);
+            selected.next_change = selected.next_change.into_iter().chain(ends).min();
+            continue;
+        }
+        selected.by.push(advertisement.name().to_owned());
+        for peer in peers.selected(&spec.peer_selector) {
+            selected.routes.entry(peer.to_owned()).or_default().merge(advertisement);
+        }
+    }
+    if selected.routes.is_empty() {
+        selected.refused = Some(match (held_back, selected.by.is_empty()) {
+            (Some(reason), true) => reason,
+            (None, true) => Reason::NoAdvertisement,
+            (_, false) => Reason::NoPeer,
+        });
+    }
+    selected
+}
+
+/// Why the Pod's own state keeps it back, and when that ends by itself.
+fn hold_back(pod: &Pod, withdraw: &Withdraw, now: Timestamp) -> Option<(Reason, Option<Timestamp>)> {
+    if withdraw.terminating && pod.is_terminating() {
+        return Some((Reason::Terminating, None));
+    }
+    if !withdraw.not_ready {
+        return None;
+    }
+    if !pod.ready {
+        return Some((Reason::NotReady, None));
+    }
+    let seconds = withdraw.min_ready_seconds;
+    let due = pod.ready_since?.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
+    (due > now).then_some((Reason::ReadyTooShort { min_ready_seconds: seconds }, Some(due)))
+}

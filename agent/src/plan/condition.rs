@@ -1,0 +1,82 @@
+//! What is to be said about objects: nothing that stops the rest.
+use std::fmt;
+
+use plainroute_config::{AdvertisementType, Allocation, PoolUsage, Secret};
+use serde::{Deserialize, Serialize};
+
+use super::{peer::Peers, pool::Pools};
+use crate::index::Snapshot;
+
+/// Something about one object that its owner should know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// The object, like `BGPPeer/tor-a`.
+    pub object: String,
+    /// What kind of thing it is, in one word.
+    pub reason: String,
+    /// What it is, in a sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.reason, self.message)
+    }
+}
+
+/// Everything that is to be said, in no order.
+pub(super) fn collect(snapshot: &Snapshot, peers: &Peers<'_>, pools: &Pools<'_>) -> Vec<Condition> {
+    let mut said = Vec::new();
+    let mut say = |object: String, reason: &str, message: String| {
+        said.push(Condition { object, reason: reason.to_owned(), message });
+    };
+    for key in snapshot.shadowed() {
+        say(
+            key.to_string(),
+            "Shadowed",
+            "the API server has one of this name too; the file's is in force".to_owned(),
+        );
+    }
+    for error in &peers.annotation_errors {
+        say("Node".to_owned(), "InvalidAnnotation", format!("{error}; it is ignored"));
+    }
+    for peer in &peers.here {
+        if let Some(refused) = &peer.refused {
+            say(format!("BGPPeer/{}", peer.name), "NotSupported", refused.clone());
+        }
+        if let Some(Secret::Ref(secret)) = peer.spec.secret() {
+            let message =
+                format!("Secret {}: secrets are not read by this version; use authFile", secret.name);
+            say(format!("BGPPeer/{}", peer.name), "MissingSecret", message);
+        }
+    }
+    for peer in &peers.elsewhere {
+        let message = "nodeSelector does not select this node".to_owned();
+        say(format!("BGPPeer/{peer}"), "OtherNode", message);
+    }
+    for (one, other) in pools.overlaps() {
+        let message =
+            format!("shares addresses with IPPool {other}; the first by name that admits a Pod is taken");
+        say(format!("IPPool/{one}"), "Overlap", message);
+    }
+    for pool in pools.all() {
+        if pool.spec.usage == PoolUsage::Pod && pool.spec.allocation == Allocation::Block {
+            let message = "allocation: Block is checked like External: this version has no block records yet";
+            say(format!("IPPool/{}", pool.name()), "NotSupported", message.to_owned());
+        }
+    }
+    for (advertisement, _) in snapshot.advertisements() {
+        for kind in [AdvertisementType::PodBlock, AdvertisementType::EgressIp] {
+            if advertisement.spec.advertises(kind) {
+                let message = format!("type {kind:?} is not advertised by this version");
+                say(format!("BGPAdvertisement/{}", advertisement.name()), "NotSupported", message);
+            }
+        }
+    }
+    for (egress, _) in snapshot.egresses() {
+        let message = "Egress is not carried out by this version".to_owned();
+        say(format!("Egress/{}", egress.name()), "NotSupported", message);
+    }
+    said
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Rules of the house that no compiler checks. Each failing line names what to mend.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+status=0
+fail() { printf 'house rule: %s\n' "$1" >&2; status=1; }
+
+# `unsafe` stands in one audited module only.
+unsafe_files=$(git grep -lE '\bunsafe\b *(\{|fn|impl|extern)' -- '*.rs' || true)
+[ "$(printf '%s\n' "$unsafe_files" | grep -vxF bgp/speaker/src/socket.rs | grep -c .)" -eq 0 ] ||
+  fail "unsafe outside bgp/speaker/src/socket.rs: $unsafe_files"
+
+# The cores read no clock, spawn nothing, lock nothing.
+if git grep -nE 'Instant::now|SystemTime::now|tokio::|std::thread|Mutex|RwLock' -- 'bgp/proto/src/*.rs' 'bgp/bfd/src/*.rs' | grep -vE '//[/!]'; then
+  fail "bgp/proto and bgp/bfd are free of clocks, tasks, threads and locks"
+fi
+
+# Dependencies point one way.
+for crate in bgp/proto bgp/bfd; do
+  ! grep -nE '^(tokio|kube|k8s-openapi|rtnetlink|nix|libc|socket2)\b' "$crate/Cargo.toml" || fail "$crate knows nothing of tokio, Kubernetes or Linux"
+done
+for crate in bgp/proto bgp/bfd bgp/speaker config; do
+  ! grep -n 'plainroute-agent' "$crate/Cargo.toml" || fail "$crate must not know the agent"
+done
+
+# Names that say nothing.
+if git grep -nE '\b(struct|enum|trait) [A-Za-z]*(Manager|Helper|Handler|Util|Wrapper)\b' -- '*.rs'; then
+  fail "a type has a name that says nothing"
+fi
+
+# Tests wait on conditions, not on the clock.
+if git grep -nE 'thread::sleep|time::sleep\(' -- '*/tests/*.rs' 'tests/tests/**/*.rs'; then
+  fail "a test sleeps instead of waiting on a condition with a deadline"
+fi
+exit $status

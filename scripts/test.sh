@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Every test. Suites that need real routers, a real kernel or a real API server run in network namespaces of
+# their own and mostly wait, so they run more at a time than there are cores.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+KUBELAB_BIN=$(scripts/kubelab.sh)
+export KUBELAB_BIN
+export RUST_BACKTRACE=1
+cargo build --locked --workspace --all-targets
+cargo test --locked --workspace --exclude plainroute-tests
+cargo test --locked -p plainroute-tests -- --test-threads="${TEST_THREADS:-6}"

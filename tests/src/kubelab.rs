@@ -44,6 +44,9 @@ pub struct Options {
     pub alternative_addresses: Vec<IpAddr>,
     /// Who can log in beside the administrator. RBAC is on: they may do nothing until the test says so.
     pub users: Vec<User>,
+    /// Start a second API server over the same data, for the test's own use: so it can change things while
+    /// the one that agents know is away.
+    pub standby: bool,
     /// More arguments for kube-apiserver.
     pub arguments: Vec<String>,
 }
@@ -55,25 +58,32 @@ impl Default for Options {
             netns: None,
             alternative_addresses: Vec::new(),
             users: Vec::new(),
+            standby: false,
             arguments: Vec::new(),
         }
     }
 }
 
-/// A running API server. Dropping it kills both processes and removes their directory.
+/// A running API server. Dropping it kills its processes and removes their directory.
 pub struct ApiServer {
     options: Options,
     programs: PathBuf,
-    port: u16,
     etcd_port: u16,
-    client: Client,
-    /// The administrator's, reached from where the test runs.
     credentials: Credentials,
-    apiserver: Option<Process>,
-    // Dropped after the API server, and before the directory.
+    instance: Instance,
+    standby: Option<Instance>,
+    // Dropped after the API servers, and before the directory.
     _etcd: Process,
-    _relay: Option<Relay>,
     directory: TempDir,
+}
+
+/// One kube-apiserver: where it is, and its process while it runs.
+struct Instance {
+    address: SocketAddr,
+    /// The administrator's, from where the test runs.
+    client: Client,
+    _relay: Option<Relay>,
+    process: Option<Process>,
 }
 
 impl ApiServer {
@@ -87,38 +97,37 @@ impl ApiServer {
     pub async fn start_with(options: Options) -> Result<Self> {
         let programs = tokio::task::spawn_blocking(programs).await??;
         let directory = tempfile::Builder::new().prefix("kubelab-").tempdir()?;
-        let (port, etcd_port) = (free_port(options.listen)?, free_port(Ipv4Addr::LOCALHOST.into())?);
-        let server = SocketAddr::new(options.listen, port);
+        let mut names = options.alternative_addresses.clone();
+        names.extend([options.listen, Ipv4Addr::LOCALHOST.into()]);
+        let address = SocketAddr::new(options.listen, free_port(options.listen)?);
+        let credentials = Credentials::create(directory.path(), address, &names, &options.users)?;
 
-        let mut addresses = options.alternative_addresses.clone();
-        addresses.extend([options.listen, Ipv4Addr::LOCALHOST.into()]);
-        let credentials = Credentials::create(directory.path(), server, &addresses, &options.users)?;
-
-        let relay = options.netns.as_deref().map(|netns| Relay::start(netns, server)).transpose()?;
-        let reached_at = relay.as_ref().map_or(server, Relay::address);
-        let config = credentials.kubeconfig(credentials::ADMINISTRATOR, reached_at)?;
-        let client = client_of(config).await?;
-
-        let etcd = start_etcd(&programs, directory.path(), etcd_port, options.netns.as_deref())?;
-        let mut this = Self {
-            options,
-            programs,
-            port,
-            etcd_port,
-            client,
-            credentials,
-            apiserver: None,
-            _etcd: etcd,
-            _relay: relay,
-            directory,
+        let netns = options.netns.as_deref();
+        let instance = Instance::new(address, netns, &credentials).await?;
+        let standby = if options.standby {
+            let address = SocketAddr::new(options.listen, free_port(options.listen)?);
+            Some(Instance::new(address, netns, &credentials).await?)
+        } else {
+            None
         };
+        let etcd_port = free_port(Ipv4Addr::LOCALHOST.into())?;
+        let etcd = start_etcd(&programs, directory.path(), etcd_port, netns)?;
+        let mut this =
+            Self { options, programs, etcd_port, credentials, instance, standby, _etcd: etcd, directory };
         this.restart().await?;
+        if let Some(standby) = &this.standby {
+            let process = this.start_apiserver("standby", standby.address)?;
+            if let Some(standby) = &mut this.standby {
+                standby.process = Some(process);
+                standby.ready().await?;
+            }
+        }
         Ok(this)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.options.listen, self.port)
+        self.instance.address
     }
 
     /// The administrator's kubeconfig, for programs that reach [`Self::address`].
@@ -131,22 +140,22 @@ impl ApiServer {
         self.credentials.kubeconfig_path(user)
     }
 
-    /// The administrator's client.
+    /// The administrator's client; it goes to the standby where there is one.
     pub fn client(&self) -> Client {
-        self.client.clone()
+        self.standby.as_ref().unwrap_or(&self.instance).client.clone()
     }
 
-    /// Ends the API server by SIGTERM, and by SIGKILL soon after; etcd and its data stay.
+    /// Ends the API server by SIGTERM, and by SIGKILL soon after; etcd, its data and a standby stay.
     pub async fn stop(&mut self) -> Result<()> {
-        match self.apiserver.take() {
+        match self.instance.process.take() {
             Some(mut process) => process.stop(STOP).await,
             None => Ok(()),
         }
     }
 
-    /// Ends the API server by SIGKILL; etcd and its data stay.
+    /// Ends the API server by SIGKILL; etcd, its data and a standby stay.
     pub async fn kill(&mut self) -> Result<()> {
-        match self.apiserver.take() {
+        match self.instance.process.take() {
             Some(mut process) => process.kill().await,
             None => Ok(()),
         }
@@ -163,24 +172,23 @@ impl ApiServer {
     }
 
     fn running(&self) -> Result<&Process> {
-        self.apiserver.as_ref().context("the API server is not running")
+        self.instance.process.as_ref().context("the API server is not running")
     }
 
     /// Starts the API server again at the same address over the same data, and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
-        let process = self.start_apiserver()?;
-        self.apiserver = Some(process);
-        self.ready().await
+        self.instance.process = Some(self.start_apiserver("kube-apiserver", self.instance.address)?);
+        self.instance.ready().await
     }
 
-    fn start_apiserver(&self) -> Result<Process> {
+    fn start_apiserver(&self, name: &'static str, address: SocketAddr) -> Result<Process> {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         let mut command = program(&self.programs, "kube-apiserver", self.options.netns.as_deref());
         command
             .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
-            .arg(format!("--bind-address={}", self.options.listen))
-            .arg(format!("--secure-port={}", self.port))
+            .arg(format!("--bind-address={}", address.ip()))
+            .arg(format!("--secure-port={}", address.port()))
             // Nobody uses the `kubernetes` Service here, and a loopback address is refused for it.
             .args(["--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none"])
             .arg("--service-cluster-ip-range=10.96.0.0/16")
@@ -193,23 +201,28 @@ impl ApiServer {
             .arg(format!("--token-auth-file={}", path(credentials::TOKENS)))
             .args(["--authorization-mode=RBAC", "--anonymous-auth=false", "--profiling=false"])
             .args(&self.options.arguments);
-        Process::start("kube-apiserver", command, self.directory.path())
+        Process::start(name, command, self.directory.path())
+    }
+}
+
+impl Instance {
+    async fn new(address: SocketAddr, netns: Option<&str>, credentials: &Credentials) -> Result<Self> {
+        let relay = netns.map(|netns| Relay::start(netns, address)).transpose()?;
+        let reached_at = relay.as_ref().map_or(address, Relay::address);
+        let client = client_of(credentials.kubeconfig(credentials::ADMINISTRATOR, reached_at)?).await?;
+        Ok(Self { address, client, _relay: relay, process: None })
     }
 
     async fn ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY;
         loop {
             let request = http::Request::get("/readyz").body(Vec::new())?;
-            let answer = self.client.request_text(request).await;
-            let Err(error) = answer else { return Ok(()) };
-            if let Some(process) = &mut self.apiserver {
-                process.still_runs()?;
-                if Instant::now() > deadline {
-                    bail!(
-                        "the API server was not ready after {READY:?}: {error}; it said last:\n{}",
-                        process.last_words()
-                    );
-                }
+            let Err(error) = self.client.request_text(request).await else { return Ok(()) };
+            let process = self.process.as_mut().context("the API server was not started")?;
+            process.still_runs()?;
+            if Instant::now() > deadline {
+                let last_words = process.last_words();
+                bail!("the API server was not ready after {READY:?}: {error}; it said last:\n{last_words}");
             }
             tokio::time::sleep(RETRY).await;
         }

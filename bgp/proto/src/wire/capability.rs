@@ -1,6 +1,17 @@
 //! Capabilities (RFC 5492) and what each means.
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use nom::{
+    Parser,
+    combinator::all_consuming,
+    multi::{length_data, many0},
+    number::complete::{be_u8, be_u16, be_u32},
+};
 
+use super::{
+    Notification,
+    iana::{capability as code, error},
+    parse::{Parsed, refuse},
+};
 use crate::{AfiSafi, Asn};
 
 /// One capability of an OPEN.
@@ -36,9 +47,9 @@ pub struct GracefulRestart {
     pub restarting: bool,
     /// N bit (RFC 8538): a NOTIFICATION does not flush.
     pub notification: bool,
-    /// Restart time in seconds, up to 4095.
+    /// Restart time in seconds, up to 4095; more is written as 4095.
     pub restart_time: u16,
-    /// The families, each with its F bit.
+    /// The families that we speak, each with its F bit; others are not kept.
     pub families: Vec<GracefulRestartFamily>,
 }
 
@@ -49,4 +60,164 @@ pub struct GracefulRestartFamily {
     pub family: AfiSafi,
     /// F bit: forwarding state was preserved.
     pub forwarding_preserved: bool,
+}
+
+const RESTARTING: u16 = 0x8000;
+const NOTIFICATION: u16 = 0x4000;
+const RESTART_TIME: u16 = 0x0fff;
+const FORWARDING: u8 = 0x80;
+
+impl Capability {
+    /// Writes code, length and value; nothing where the value is longer than its length octet can say.
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        let mut value = BytesMut::new();
+        let code = match self {
+            Capability::MultiProtocol(family) => {
+                value.put_u16(family.afi());
+                value.put_u8(0);
+                value.put_u8(family.safi());
+                code::MULTI_PROTOCOL
+            }
+            Capability::RouteRefresh => code::ROUTE_REFRESH,
+            Capability::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
+            Capability::ExtendedMessage => code::EXTENDED_MESSAGE,
+            Capability::FourOctetAsn(asn) => {
+                value.put_u32(asn.number());
+                code::FOUR_OCTET_ASN
+            }
+            Capability::GracefulRestart(restart) => {
+                restart.encode(&mut value);
+                code::GRACEFUL_RESTART
+            }
+            Capability::ExtendedNextHop(families) => {
+                for family in families {
+                    value.put_u16(family.afi());
+                    value.put_u16(u16::from(family.safi()));
+                    value.put_u16(AfiSafi::Ipv6Unicast.afi());
+                }
+                code::EXTENDED_NEXT_HOP
+            }
+            Capability::Unknown { code, value: raw } => {
+                value.put_slice(raw);
+                *code
+            }
+        };
+        if let Ok(length) = u8::try_from(value.len()) {
+            out.put_u8(code);
+            out.put_u8(length);
+            out.put_slice(&value);
+        }
+    }
+}
+
+impl GracefulRestart {
+    fn encode(&self, out: &mut BytesMut) {
+        let restarting = if self.restarting { RESTARTING } else { 0 };
+        let notification = if self.notification { NOTIFICATION } else { 0 };
+        out.put_u16(restarting | notification | self.restart_time.min(RESTART_TIME));
+        for family in &self.families {
+            out.put_u16(family.family.afi());
+            out.put_u8(family.family.safi());
+            out.put_u8(if family.forwarding_preserved { FORWARDING } else { 0 });
+        }
+    }
+}
+
+/// One capability. A known one whose value cannot be read makes the optional parameter malformed, which is
+/// OPEN Message Error / Unspecific (RFC 4271 section 6.2).
+pub(super) fn parse(input: &[u8]) -> Parsed<'_, Capability> {
+    let (input, code) = be_u8(input)?;
+    let (input, value) = length_data(be_u8).parse(input)?;
+    match all_consuming(|value| parse_value(code, value)).parse(value) {
+        Ok((_, capability)) => Ok((input, capability)),
+        Err(nom::Err::Failure(error)) => Err(nom::Err::Failure(error)),
+        Err(_) => Err(refuse(Notification::open(error::UNSPECIFIC))),
+    }
+}
+
+fn parse_value(code: u8, value: &[u8]) -> Parsed<'_, Capability> {
+    match code {
+        code::MULTI_PROTOCOL => {
+            let (rest, (afi, _, safi)) = (be_u16, be_u8, be_u8).parse(value)?;
+            let unknown = || Capability::Unknown { code, value: Bytes::copy_from_slice(value) };
+            let family = AfiSafi::from_code(afi, safi);
+            Ok((rest, family.map_or_else(unknown, Capability::MultiProtocol)))
+        }
+        code::ROUTE_REFRESH => Ok((value, Capability::RouteRefresh)),
+        code::ENHANCED_ROUTE_REFRESH => Ok((value, Capability::EnhancedRouteRefresh)),
+        code::EXTENDED_MESSAGE => Ok((value, Capability::ExtendedMessage)),
+        code::FOUR_OCTET_ASN => {
+            let (rest, number) = be_u32(value)?;
+            let asn = Asn::new(number).ok_or_else(|| refuse(Notification::open(error::BAD_PEER_AS)))?;
+            Ok((rest, Capability::FourOctetAsn(asn)))
+        }
+        code::GRACEFUL_RESTART => {
+            let (rest, bits) = be_u16(value)?;
+            let (rest, families) = many0((be_u16, be_u8, be_u8)).parse(rest)?;
+            let family = |(afi, safi, flags): (u16, u8, u8)| {
+                let forwarding_preserved = flags & FORWARDING != 0;
+                AfiSafi::from_code(afi, safi)
+                    .map(|family| GracefulRestartFamily { family, forwarding_preserved })
+            };
+            let restart = GracefulRestart {
+                restarting: bits & RESTARTING != 0,
+                notification: bits & NOTIFICATION != 0,
+                restart_time: bits & RESTART_TIME,
+                families: families.into_iter().filter_map(family).collect(),
+            };
+            Ok((rest, Capability::GracefulRestart(restart)))
+        }
+        code::EXTENDED_NEXT_HOP => {
+            let (rest, tuples) = many0((be_u16, be_u16, be_u16)).parse(value)?;
+            let family = |(afi, safi, next_hop): (u16, u16, u16)| {
+                let ours = next_hop == AfiSafi::Ipv6Unicast.afi();
+                ours.then(|| AfiSafi::from_code(afi, u8::try_from(safi).ok()?)).flatten()
+            };
+            Ok((rest, Capability::ExtendedNextHop(tuples.into_iter().filter_map(family).collect())))
+        }
+        _ => Ok((&[], Capability::Unknown { code, value: Bytes::copy_from_slice(value) })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(octets: &[u8]) -> Option<Capability> {
+        parse(octets).ok().map(|(_, capability)| capability)
+    }
+
+    #[test]
+    fn a_known_capability_of_wrong_length_is_malformed() {
+        for octets in [
+            &[1, 3, 0, 1, 0][..],
+            &[1, 5, 0, 1, 0, 1, 0],
+            &[2, 1, 0],
+            &[6, 1, 0],
+            &[70, 1, 0],
+            &[65, 2, 0, 1],
+            &[64, 1, 0],
+            &[64, 3, 0, 0, 0],
+            &[64, 5, 0, 0, 0, 1, 1],
+            &[5, 5, 0, 1, 0, 1, 0],
+        ] {
+            assert!(decode(octets).is_none(), "{octets:?}");
+        }
+    }
+
+    #[test]
+    fn families_that_we_do_not_speak_stay_raw_or_are_skipped() {
+        let evpn = [1, 4, 0, 25, 0, 70];
+        assert_eq!(
+            decode(&evpn),
+            Some(Capability::Unknown { code: 1, value: Bytes::from_static(&[0, 25, 0, 70]) })
+        );
+        let restart = decode(&[64, 10, 0xc0, 120, 0, 25, 70, 0x80, 0, 2, 1, 0x80]);
+        let families =
+            vec![GracefulRestartFamily { family: AfiSafi::Ipv6Unicast, forwarding_preserved: true }];
+        let expected = GracefulRestart { restarting: true, notification: true, restart_time: 120, families };
+        assert_eq!(restart, Some(Capability::GracefulRestart(expected)));
+        let next_hop = decode(&[5, 12, 0, 1, 0, 128, 0, 2, 0, 1, 0, 1, 0, 2]);
+        assert_eq!(next_hop, Some(Capability::ExtendedNextHop(vec![AfiSafi::Ipv4Unicast])));
+    }
 }

@@ -1,7 +1,11 @@
-//! Framing (RFC 4271 section 4.1) and the five messages.
-use bytes::Bytes;
+//! The five messages, and what both sides agreed on as far as bytes depend on it.
+use bytes::BytesMut;
 
-use super::{Finding, Notification, Open, RouteRefresh, Update};
+use super::{
+    Finding, Frame, Notification, Open, RouteRefresh, Unencodable, Update, frame,
+    iana::{MessageType, error},
+    refresh, update,
+};
 
 /// What both sides agreed on as far as bytes depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,19 +25,10 @@ impl Default for CodecContext {
         CodecContext {
             four_octet_asn: true,
             internal: false,
-            max_message_length: 4096,
+            max_message_length: frame::MAX_LENGTH,
             ipv4_over_ipv6: false,
         }
     }
-}
-
-/// One framed message whose body is not parsed yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// The message type code, known to be one of the five.
-    pub kind: u8,
-    /// What follows the header.
-    pub body: Bytes,
 }
 
 /// One message.
@@ -56,4 +51,39 @@ pub enum Message {
         /// The SAFI.
         safi: u8,
     },
+}
+
+impl Message {
+    /// Parses what [`Frame::poll`] took. An error is the NOTIFICATION to send before closing.
+    pub fn decode(frame: Frame, context: &CodecContext) -> Result<Message, Notification> {
+        match frame.kind {
+            MessageType::Open => Open::decode(&frame.body).map(Message::Open),
+            MessageType::Update => update::decode(&frame.body, context)
+                .map(|(update, findings)| Message::Update(update, findings)),
+            MessageType::Notification => Notification::decode(&frame.body)
+                .map(Message::Notification)
+                .ok_or(Notification::bare(error::HEADER, error::BAD_MESSAGE_LENGTH)),
+            MessageType::Keepalive => Ok(Message::Keepalive),
+            MessageType::RouteRefresh => refresh::decode(&frame),
+        }
+    }
+
+    /// Writes the whole message. Only an UPDATE can fail: [`Unencodable`] then says why, and `out` is as before.
+    pub fn encode(&self, context: &CodecContext, out: &mut BytesMut) -> Result<(), Unencodable> {
+        match self {
+            Message::Open(open) => open.encode(out),
+            Message::Update(update, _) => return update.encode(context, out),
+            Message::Notification(notification) => notification.encode(out),
+            Message::Keepalive => encode_keepalive(out),
+            Message::RouteRefresh(refresh) => refresh.encode(out),
+            Message::RouteRefreshUnknownFamily { afi, safi } => refresh::encode(*afi, 0, *safi, out),
+        }
+        Ok(())
+    }
+}
+
+/// Writes a KEEPALIVE (RFC 4271 section 4.4).
+pub fn encode_keepalive(out: &mut BytesMut) {
+    let start = frame::begin(MessageType::Keepalive, out);
+    frame::finish(start, out);
 }

@@ -1,7 +1,19 @@
 //! Path attributes (RFC 4271 section 5 and later ones), typed; unknown ones are kept raw.
+//!
+//! Here are the values. `decode` reads a list of them by the rules of RFC 7606, which stand as a table in `rules`;
+//! `encode` writes them in canonical order.
+mod as_path;
+pub(super) mod decode;
+pub(super) mod encode;
+pub(super) mod multi_protocol;
+mod next_hop;
+mod rules;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
+
+pub use encode::EncodedAttributes;
 
 use crate::{Asn, Community, ExtendedCommunity, LargeCommunity};
 
@@ -30,7 +42,7 @@ pub enum SegmentKind {
     ConfedSet,
 }
 
-/// One segment; 1 to 255 AS numbers on the wire.
+/// One segment. The wire holds 1 to 255 numbers each; longer ones are split there and joined again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AsPathSegment {
     /// What the numbers mean.
@@ -52,7 +64,7 @@ pub enum NextHop {
     /// An IPv4 next hop.
     V4(Ipv4Addr),
     /// An IPv6 next hop, with the link-local one beside it where 32 octets came (RFC 2545 section 3). A lone
-    /// link-local address stands in `global` too.
+    /// link-local address stands in `global`.
     V6 {
         /// The global address.
         global: Ipv6Addr,

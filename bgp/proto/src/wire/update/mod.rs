@@ -1,5 +1,13 @@
 //! UPDATE (RFC 4271 section 4.3) with MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760), judged by RFC 7606.
+//!
+//! `decode` gives an [`Update`] and what was wrong with it; `write` is what packs many prefixes into messages.
+mod decode;
+mod write;
+
 use std::sync::Arc;
+
+pub(super) use decode::decode;
+pub use write::{Unencodable, write_end_of_rib, write_reach, write_withdraw};
 
 use super::{NextHop, Nlri, Notification, PathAttributes};
 use crate::AfiSafi;
@@ -30,7 +38,7 @@ pub struct Unreach {
 pub struct Update {
     /// Withdrawals; to be applied before `reach`.
     pub unreach: Vec<Unreach>,
-    /// Announcements, at most one a family.
+    /// Announcements: at most one from the NLRI field and one from MP_REACH_NLRI.
     pub reach: Vec<Reach>,
     /// The attributes of all of `reach`.
     pub attributes: Arc<PathAttributes>,

@@ -197,6 +197,9 @@ async fn what_changed_while_the_server_was_killed_arrives_after_and_nothing_else
     api.delete_pod("erp", "goes").await?;
     api.set_pod_addresses("erp", "moves", &[ip("10.20.0.30")]).await?;
     api.run_pod(&pod("comes", "10.20.0.4")).await?;
+    let mut newcomer = Mirror::start(api.kubeconfig(), true, Pace::default());
+    newcomer.until("the outage of each kind", refused_all).await?;
+    assert!(newcomer.lists.is_empty(), "nothing counts as in sync: {:?}", newcomer.lists);
     mirror.quiet_for(Duration::from_secs(3)).await?;
     assert_eq!(mirror.pod_names(), ["goes", "moves", "stays"], "nothing is known, so nothing changes");
 
@@ -205,6 +208,8 @@ async fn what_changed_while_the_server_was_killed_arrives_after_and_nothing_else
     assert_eq!(mirror.pod_names(), ["comes", "moves", "stays"]);
     assert_eq!(mirror.addresses("moves"), ["10.20.0.30"]);
     assert_eq!(mirror.gone, ["Pod/erp/goes"]);
+    newcomer.in_sync().await?;
+    assert_eq!(newcomer.pod_names(), ["comes", "moves", "stays"]);
 
     api.set_pod_addresses("erp", "stays", &[ip("10.20.0.10")]).await?;
     mirror.until("a change after the outage", |mirror| mirror.addresses("stays") == ["10.20.0.10"]).await?;
@@ -223,6 +228,8 @@ async fn a_server_that_falls_silent_is_noticed_and_waited_for() -> Result<()> {
     mirror
         .until("that the server is silent", |mirror| mirror.problems.contains_key(&Some(Kind::Pod)))
         .await?;
+    let problem = &mirror.problems[&Some(Kind::Pod)];
+    ensure!(problem.ends_with("pods: the server does not answer"), "{problem}");
     assert_eq!(mirror.pod_names(), ["ledger"]);
     api.thaw()?;
     mirror.until("the deletion", |mirror| mirror.gone == ["Pod/erp/ledger"]).await?;

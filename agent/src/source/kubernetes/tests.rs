@@ -32,6 +32,8 @@ struct Answer {
     lines: Vec<Value>,
     /// Whether the connection stays open after the last line.
     open: bool,
+    /// How long the server thinks first.
+    after: Duration,
 }
 
 fn list(pods: &[Value]) -> Answer {
@@ -41,12 +43,12 @@ fn list(pods: &[Value]) -> Answer {
 fn page(pods: &[Value], more: &str) -> Answer {
     let metadata = json!({ "resourceVersion": "10", "continue": more });
     let lines = vec![json!({ "kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": pods })];
-    Answer { code: 200, lines, open: false }
+    Answer { code: 200, lines, open: false, after: Duration::ZERO }
 }
 
 fn events(events: &[(&str, Value)]) -> Answer {
     let lines = events.iter().map(|(kind, object)| json!({ "type": kind, "object": object })).collect();
-    Answer { code: 200, lines, open: true }
+    Answer { code: 200, lines, open: true, after: Duration::ZERO }
 }
 
 fn ending(mut answer: Answer) -> Answer {
@@ -60,7 +62,12 @@ fn status(code: u16, message: &str) -> Value {
 }
 
 fn refused(code: u16, message: &str) -> Answer {
-    Answer { code, lines: vec![status(code, message)], open: false }
+    Answer { code, lines: vec![status(code, message)], open: false, after: Duration::ZERO }
+}
+
+fn late(mut answer: Answer) -> Answer {
+    answer.after = Duration::from_millis(30);
+    answer
 }
 
 fn expired() -> Answer {
@@ -98,7 +105,10 @@ fn client(script: Vec<Answer>) -> (Client, Asked) {
         let answer = script.lock().unwrap().pop_front();
         async move {
             match answer {
-                Some(answer) => Ok::<_, Infallible>(response(answer)),
+                Some(answer) => {
+                    tokio::time::sleep(answer.after).await;
+                    Ok::<_, Infallible>(response(answer))
+                }
                 None => future::pending().await,
             }
         }
@@ -239,7 +249,7 @@ async fn errors_are_told_once_each_and_delete_nothing() {
 
 #[tokio::test]
 async fn a_kind_that_may_be_listed_but_not_watched_is_not_well_in_between() {
-    let round = [list(&[pod("a")]), refused(403, "cannot watch pods")];
+    let round = [list(&[pod("a")]), late(refused(403, "cannot watch pods"))];
     let mut rig = Rig::with(
         Settings { pace: Pace { settle: SOON, ..settings().pace }, ..settings() },
         [&round[..], &round[..], &round[..]].concat(),

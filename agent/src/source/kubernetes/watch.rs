@@ -3,7 +3,7 @@
 //! Between a list and the next one the server tells every change. After any failure the kind is listed anew, so a
 //! missed event heals by itself and an API server that was restored from a backup is followed.
 
-use std::pin::pin;
+use std::{io, pin::pin};
 
 use backon::ExponentialBackoff;
 use futures::StreamExt as _;
@@ -12,7 +12,7 @@ use kube::{
     core::Status,
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, error::Elapsed, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -217,6 +217,10 @@ fn innermost(error: &kube::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
+    }
+    let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    if cause.is::<Elapsed>() || io == Some(io::ErrorKind::TimedOut) {
+        return "the server does not answer".to_owned();
     }
     cause.to_string()
 }

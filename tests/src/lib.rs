@@ -1,8 +1,9 @@
 //! What the suites that need a real kernel, real routers or a real API server are built of.
 //!
 //! [`netns`] makes network namespaces and runs things in them; [`routers`] starts the routers that the suites talk to;
-//! [`kubelab`] starts a Kubernetes API server. Everything made here is removed when its value is dropped, also when a test panics.
+//! [`kubelab`] starts a Kubernetes API server; [`lab`] realises a containerlab topology. Everything made here is removed when its value is dropped, also when a test panics.
 
 pub mod kubelab;
+pub mod lab;
 pub mod netns;
 pub mod routers;

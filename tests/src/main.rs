@@ -1,1 +1,113 @@
-fn main() {}
+//! `plainroute-lab`: builds the labs in network namespaces, checks what they promise, and shows it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+
+use plainroute_tests::lab::{Lab, Lifetime};
+
+/// Realises the topologies in `labs/` with network namespaces and this machine's packages. Needs root, no containers.
+#[derive(Debug, Parser)]
+#[command(name = "plainroute-lab")]
+struct Arguments {
+    /// The agent's binary, for nodes of the image `plainroute`. Default: the one built beside this program.
+    #[arg(long, env = "PLAINROUTE", global = true)]
+    plainroute: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Builds a lab and leaves it running.
+    Up {
+        /// A name in `labs/`, or a directory with a topology.clab.yml.
+        lab: String,
+    },
+    /// Ends a lab that was left running.
+    Down {
+        /// The lab's name.
+        lab: String,
+    },
+    /// Runs a command on a node of a running lab; without one, a shell.
+    Exec {
+        /// The lab's name.
+        lab: String,
+        /// The node's name.
+        node: String,
+        /// The command.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Names the labs, and says which are up.
+    List,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("plainroute-lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let plainroute = || -> Result<PathBuf> {
+        if let Some(path) = &arguments.plainroute {
+            return path.canonicalize().with_context(|| path.display().to_string());
+        }
+        Ok(std::env::current_exe()?.with_file_name("plainroute"))
+    };
+    match &arguments.action {
+        Action::Up { lab } => {
+            let lab = Lab::up(&find(lab)?, &plainroute()?, &Lifetime::Left)?;
+            println!("{} is up. Nodes:", lab.name());
+            for node in lab.nodes() {
+                println!("  plainroute-lab exec {} {}", lab.name(), node.name());
+            }
+            println!("`plainroute-lab down {}` ends it.", lab.name());
+        }
+        Action::Down { lab } => Lab::find(lab)?.down(),
+        Action::Exec { lab, node, command } => {
+            let lab = Lab::find(lab)?;
+            let shell = ["bash".to_owned()];
+            let command = if command.is_empty() { &shell[..] } else { command };
+            return Err(lab.node(node)?.become_command(command).into());
+        }
+        Action::List => {
+            let running = Lab::running();
+            for name in names()? {
+                println!("{name}{}", if running.contains(&name) { "  (up)" } else { "" });
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The directory with the labs: of the checkout one stands in, or else of the one that this program was built from.
+fn labs() -> PathBuf {
+    let here = PathBuf::from("labs");
+    if here.is_dir() { here } else { Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("labs") }
+}
+
+fn find(lab: &str) -> Result<PathBuf> {
+    let known = labs().join(lab);
+    let dir = if known.is_dir() { known } else { PathBuf::from(lab) };
+    ensure!(dir.join("topology.clab.yml").exists(), "no lab {lab}; there are {}", names()?.join(", "));
+    Ok(dir)
+}
+
+fn names() -> Result<Vec<String>> {
+    let dir = labs();
+    let entries = dir.read_dir().with_context(|| format!("read {}", dir.display()))?.flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("topology.clab.yml").exists())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}

@@ -346,7 +346,7 @@ fn enter(path: &Path) {
 
 /// Spawns from a thread that lives as long as the process. The parent-death signal is sent when the *thread* that forked
 /// ends, so a daemon that a test started on a passing thread would die with it.
-fn spawn_for_life(command: Command) -> io::Result<Child> {
+pub(crate) fn spawn_for_life(command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static SPAWNER: LazyLock<mpsc::Sender<Order>> = LazyLock::new(|| {
         let (orders, received) = mpsc::channel::<Order>();

@@ -1,0 +1,58 @@
+# The first process of a lab node, in its new net, mount, pid and uts namespaces: builds the node's root and reaps.
+#
+# $1 an empty directory for the root; $2 the node's name. The variable BINDS holds one `source target options` a line.
+# The node sees the host's programs (/usr) and settings (/etc) read-only; all the rest is its own and gone with it.
+set -e
+root=$1
+name=$2
+
+mount -t tmpfs -o mode=755 "node-$name" "$root"
+cd "$root"
+mkdir -p usr etc dev proc sys run tmp root home old var/log var/lib var/tmp var/cache
+chmod 1777 tmp var/tmp
+ln -s ../run var/run
+for link in bin sbin lib lib32 lib64 libx32; do
+  if [ -h "/$link" ]; then
+    cp -a "/$link" "$link"
+  elif [ -d "/$link" ]; then
+    mkdir "$link" && mount --bind "/$link" "$link"
+  fi
+done
+mount --bind /usr usr && mount -o remount,bind,ro usr
+mount --bind /etc etc && mount -o remount,bind,ro etc
+mount --rbind /dev dev
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+
+# Where a node has settings of its own.
+for own in frr bird iproute2; do
+  [ -d "/etc/$own" ] && mount -t tmpfs -o mode=755 "$own" "etc/$own"
+done
+[ -d etc/iproute2 ] && cp -a /etc/iproute2/. etc/iproute2/ && mkdir -p etc/iproute2/rt_protos.d
+# /usr is read-only, so programs of a node's own go over an empty /usr/local.
+mount -t tmpfs -o mode=755 local usr/local && mkdir usr/local/bin usr/local/sbin
+
+printf '%s' "$BINDS" | while read -r source target options; do
+  if [ -d "$source" ]; then
+    mkdir -p ".$target"
+  else
+    mkdir -p "$(dirname ".$target")" && : >>".$target"
+  fi
+  mount --bind "$source" ".$target"
+  [ "$options" != ro ] || mount -o remount,bind,ro ".$target"
+done
+
+pivot_root . old
+cd /
+umount -l old
+rmdir old
+hostname "$name"
+ip link set lo up
+# An address can be used at once: the lab's addresses are unique by construction.
+echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
+echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+echo ready
+unset BINDS
+# The shell's wait reaps every process that is left to it.
+sleep infinity >/dev/null 2>&1 &
+wait

@@ -1,0 +1,209 @@
+//! Adj-RIB-Out: what one peer is to hold (desired) and what it was told (sent), and the way from one to the other.
+//!
+//! There is no queue of messages. The speaker polls for the next UPDATE whenever the socket takes bytes, and gets
+//! what is still different at that moment: withdrawals first, then announcements group by group, End-of-RIB last.
+//! A route that came and went while the socket was full costs nothing.
+use bytes::BytesMut;
+
+use super::{
+    Route,
+    pack::{self, Packer},
+    table::Table,
+};
+use crate::{
+    AfiSafi, Families, Prefix,
+    wire::{CodecContext, write_end_of_rib},
+};
+
+/// One route that a peer is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Attributes and next hop, as this peer sees them.
+    pub route: Route,
+    /// Whether the peer was told in this session.
+    pub sent: bool,
+}
+
+/// What one peer is to hold and what it was told.
+///
+/// ```
+/// # use bytes::BytesMut;
+/// # use plainroute_bgp::{Families, rib::{AdjRibOut, Route}, wire::{CodecContext, NextHop, PathAttributes}};
+/// let mut rib = AdjRibOut::new();
+/// let next_hop = NextHop::V4([192, 0, 2, 1].into());
+/// rib.set_desired("10.1.0.7/32".parse().unwrap(), Some(Route::new(PathAttributes::default(), next_hop)));
+/// rib.session_up(Families::ALL);
+/// let mut bytes = BytesMut::new();
+/// while rib.poll_update(&CodecContext::default(), &mut bytes) {}
+/// assert!(rib.pending_empty() && !bytes.is_empty());
+/// ```
+pub struct AdjRibOut {
+    tables: [Table; 2],
+    /// The families of the session; `None` without one.
+    session: Option<Families>,
+    /// The initial routes are complete: End-of-RIB may be told.
+    released: bool,
+    /// Families whose End-of-RIB this session has not been told.
+    end_of_rib_owed: Families,
+    version: u64,
+    flushed: u64,
+    packer: Packer,
+}
+
+impl Default for AdjRibOut {
+    fn default() -> AdjRibOut {
+        AdjRibOut::new()
+    }
+}
+
+impl AdjRibOut {
+    /// Nothing desired, no session.
+    pub fn new() -> AdjRibOut {
+        AdjRibOut {
+            tables: AfiSafi::ALL.map(Table::new),
+            session: None,
+            released: false,
+            end_of_rib_owed: Families::NONE,
+            version: 0,
+            flushed: 0,
+            packer: Packer::default(),
+        }
+    }
+
+    /// What the peer is to hold of `prefix` from now on; `None`: nothing. False where that is no change.
+    pub fn set_desired(&mut self, prefix: Prefix, route: Option<Route>) -> bool {
+        let changed = self.table(prefix.family()).set_desired(prefix, route);
+        if changed {
+            self.version += 1;
+            self.note_flushed();
+        }
+        changed
+    }
+
+    /// The session is Established with `families`: the peer is told everything, and the End-of-RIB of each family
+    /// once, when it is released.
+    pub fn session_up(&mut self, families: Families) {
+        self.session_down();
+        for family in families.iter() {
+            self.table(family).session_up();
+        }
+        self.session = Some(families);
+        self.end_of_rib_owed = families;
+        self.packer.forget();
+        self.version += 1;
+        self.note_flushed();
+    }
+
+    /// The session is gone; what is desired stays.
+    pub fn session_down(&mut self) {
+        if self.session.take().is_some() {
+            self.tables.iter_mut().for_each(Table::session_down);
+        }
+        self.end_of_rib_owed = Families::NONE;
+        self.note_flushed();
+    }
+
+    /// The peer asked to hear all of `family` again (RFC 2918). Its End-of-RIB is not told again. Without that
+    /// family in the session nothing happens.
+    pub fn refresh(&mut self, family: AfiSafi) {
+        if self.session.is_some_and(|families| families.contains(family)) {
+            self.table(family).refresh();
+            self.version += 1;
+            self.note_flushed();
+        }
+    }
+
+    /// What is desired is complete: this session and every later one ends its initial routes with End-of-RIB
+    /// (RFC 4724 section 2). Before that the peer must keep what it holds of us.
+    pub fn release_end_of_rib(&mut self) {
+        self.released = true;
+    }
+
+    /// Appends the next UPDATE to `out`; false where there is nothing to say. The caller stops polling where `out`
+    /// is long enough for the socket. `context` must be that of the session.
+    pub fn poll_update(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
+        let written = self.poll_withdrawal(context, out)
+            || self.poll_announcement(context, out)
+            // A route that could not be said may have become a withdrawal.
+            || self.poll_withdrawal(context, out)
+            || self.poll_end_of_rib(out);
+        self.note_flushed();
+        written
+    }
+
+    /// The number of the latest change that gives something to tell: a desired route, a session, a refresh. A
+    /// receipt for all changes up to now is this number: it is done once [`Self::flushed_version`] has reached it and the bytes have left.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All changes up to this one have been written by [`Self::poll_update`], or need not be: there is no session.
+    pub const fn flushed_version(&self) -> u64 {
+        self.flushed
+    }
+
+    /// Whether the peer was told everything, End-of-RIB apart.
+    pub fn pending_empty(&self) -> bool {
+        self.tables.iter().all(|table| table.pending() == 0)
+    }
+
+    /// How many announcements and withdrawals of `family` are still to be told.
+    pub fn pending(&self, family: AfiSafi) -> usize {
+        self.tables[family.place()].pending()
+    }
+
+    /// How many prefixes of `family` the peer is to hold.
+    pub fn desired(&self, family: AfiSafi) -> usize {
+        self.tables[family.place()].desired()
+    }
+
+    /// How many prefixes of `family` the peer was told in this session and not told away.
+    pub fn sent(&self, family: AfiSafi) -> usize {
+        self.tables[family.place()].sent()
+    }
+
+    /// Whether the End-of-RIB of `family` was told in this session.
+    pub fn end_of_rib_sent(&self, family: AfiSafi) -> bool {
+        self.session.is_some_and(|families| families.contains(family))
+            && !self.end_of_rib_owed.contains(family)
+    }
+
+    /// Every desired route, IPv4 first, in no order of prefixes.
+    pub fn iter(&self) -> impl Iterator<Item = Advertised> {
+        self.tables.iter().flat_map(Table::iter).map(|(prefix, route, sent)| Advertised {
+            prefix,
+            route: route.clone(),
+            sent,
+        })
+    }
+
+    fn table(&mut self, family: AfiSafi) -> &mut Table {
+        &mut self.tables[family.place()]
+    }
+
+    fn note_flushed(&mut self) {
+        if self.pending_empty() {
+            self.flushed = self.version;
+        }
+    }
+
+    fn poll_withdrawal(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
+        self.tables.iter_mut().any(|table| pack::withdraw(table, context, out))
+    }
+
+    fn poll_announcement(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
+        self.tables.iter_mut().any(|table| self.packer.announce(table, context, out))
+    }
+
+    fn poll_end_of_rib(&mut self, out: &mut BytesMut) -> bool {
+        if !self.released {
+            return false;
+        }
+        let Some(family) = self.end_of_rib_owed.iter().next() else { return false };
+        self.end_of_rib_owed.remove(family);
+        write_end_of_rib(family, out);
+        true
+    }
+}

@@ -1,0 +1,381 @@
+//! One family's half of the Adj-RIB-Out: a small record for each prefix, and what is still to be sent.
+//!
+//! Routes are numbered: prefixes with the same attributes and next hop form a group, and a record holds two group
+//! numbers, desired and sent. While they differ, the record is linked into the list of its desired group (group 0
+//! is "no route", whose list are the withdrawals). So a change moves a record from list to list, which is how a
+//! later change cancels its pending opposite, memory does not grow with churn, and a group is ready to be packed.
+use std::collections::BTreeSet;
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use super::Route;
+use crate::{AfiSafi, Prefix};
+
+/// Group 0: no route.
+pub(super) const NO_ROUTE: u32 = 0;
+/// As `sent`: the peer holds some route of ours that is to be replaced, whatever it is (after a refresh).
+const OUTDATED: u32 = u32::MAX;
+/// As a link: the end of a list.
+const END: u32 = u32::MAX;
+
+/// A prefix as it stands on the wire: 17 octets instead of the 48 of [`Prefix`], whose alignment is that of u128.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    octets: [u8; 16],
+    length: u8,
+}
+
+impl Key {
+    fn new(prefix: Prefix) -> Key {
+        let mut octets = [0; 16];
+        match prefix.address() {
+            std::net::IpAddr::V4(address) => octets[..4].copy_from_slice(&address.octets()),
+            std::net::IpAddr::V6(address) => octets = address.octets(),
+        }
+        Key { octets, length: prefix.length() }
+    }
+
+    fn prefix(&self, family: AfiSafi) -> Prefix {
+        let prefix = match family {
+            AfiSafi::Ipv4Unicast => {
+                let [a, b, c, d, ..] = self.octets;
+                Prefix::v4([a, b, c, d].into(), self.length)
+            }
+            AfiSafi::Ipv6Unicast => Prefix::v6(self.octets.into(), self.length),
+        };
+        prefix.expect("a key is made of a prefix of its table's family")
+    }
+}
+
+struct Record {
+    key: Key,
+    desired: u32,
+    sent: u32,
+    /// Neighbours in the list of pending records; `next` also links the free records.
+    previous: u32,
+    next: u32,
+}
+
+impl Record {
+    /// A record without any route is free.
+    const fn is_free(&self) -> bool {
+        self.desired == NO_ROUTE && self.sent == NO_ROUTE
+    }
+}
+
+/// Prefixes that have, or are to have, the same route.
+struct Group {
+    route: Option<Route>,
+    hash: u64,
+    /// How many `desired` and `sent` name this group.
+    references: u32,
+    /// It does not fit into a message of this session, or its next hop cannot be said in it.
+    unsendable: bool,
+    head: u32,
+    tail: u32,
+}
+
+impl Group {
+    fn new(route: Option<Route>, hash: u64) -> Group {
+        Group { route, hash, references: 0, unsendable: false, head: END, tail: END }
+    }
+}
+
+pub(super) struct Table {
+    pub(super) family: AfiSafi,
+    records: Vec<Record>,
+    free_records: u32,
+    index: HashTable<u32>,
+    hasher: RandomState,
+    groups: Vec<Group>,
+    free_groups: Vec<u32>,
+    routes: HashTable<u32>,
+    /// Groups whose list is not empty.
+    ready: BTreeSet<u32>,
+    pending: usize,
+    desired: usize,
+    sent: usize,
+    up: bool,
+}
+
+impl Table {
+    pub(super) fn new(family: AfiSafi) -> Table {
+        Table {
+            family,
+            records: Vec::new(),
+            free_records: END,
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+            groups: vec![Group::new(None, 0)],
+            free_groups: Vec::new(),
+            routes: HashTable::new(),
+            ready: BTreeSet::new(),
+            pending: 0,
+            desired: 0,
+            sent: 0,
+            up: false,
+        }
+    }
+
+    /// Prefixes that are to be announced.
+    pub(super) const fn desired(&self) -> usize {
+        self.desired
+    }
+
+    /// Prefixes of which the peer holds a route.
+    pub(super) const fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Prefixes that are to be announced or withdrawn yet.
+    pub(super) const fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// What is desired of `prefix` from now on; false where it was that already.
+    pub(super) fn set_desired(&mut self, prefix: Prefix, route: Option<Route>) -> bool {
+        let key = Key::new(prefix);
+        let group = route.map_or(NO_ROUTE, |route| self.group_of(route));
+        let hash = self.hasher.hash_one(key);
+        let found = self.index.find(hash, |slot| self.records[*slot as usize].key == key).copied();
+        let slot = match found {
+            Some(slot) if self.records[slot as usize].desired == group => return false,
+            Some(slot) => slot,
+            None if group == NO_ROUTE => return false,
+            None => self.add_record(key, hash),
+        };
+        self.unlink_if_pending(slot);
+        let old = std::mem::replace(&mut self.records[slot as usize].desired, group);
+        self.desired = self.desired + usize::from(group != NO_ROUTE) - usize::from(old != NO_ROUTE);
+        self.retain_group(group);
+        self.release_group(old);
+        self.settle(slot);
+        true
+    }
+
+    /// A new session, in which the peer holds nothing of ours.
+    pub(super) fn session_up(&mut self) {
+        self.session_down();
+        self.up = true;
+        for slot in 0..self.slots() {
+            self.settle(slot);
+        }
+    }
+
+    /// No session: nothing is sent and nothing is pending.
+    pub(super) fn session_down(&mut self) {
+        for slot in 0..self.slots() {
+            if !self.records[slot as usize].is_free() {
+                self.unlink_if_pending(slot);
+                self.set_sent(slot, NO_ROUTE);
+                if self.records[slot as usize].is_free() {
+                    self.remove_record(slot);
+                }
+            }
+        }
+        self.up = false;
+        for group in &mut self.groups {
+            group.unsendable = false;
+        }
+    }
+
+    /// The peer wants to hear it all again (RFC 2918).
+    pub(super) fn refresh(&mut self) {
+        for slot in 0..self.slots() {
+            let record = &self.records[slot as usize];
+            if record.sent != NO_ROUTE && record.desired != NO_ROUTE {
+                self.unlink_if_pending(slot);
+                self.set_sent(slot, OUTDATED);
+                self.settle(slot);
+            }
+        }
+    }
+
+    /// The next group that has something to send: withdrawals (no route) before any announcement.
+    pub(super) fn next_ready(&self) -> Option<(u32, Option<&Route>)> {
+        let group = *self.ready.first()?;
+        Some((group, self.groups[group as usize].route.as_ref()))
+    }
+
+    /// The pending prefixes of `group`, in the order in which they became so.
+    pub(super) fn pending_of(&self, group: u32) -> impl Iterator<Item = Prefix> {
+        let mut slot = self.groups[group as usize].head;
+        std::iter::from_fn(move || {
+            let record = self.records.get(slot as usize)?;
+            slot = record.next;
+            Some(record.key.prefix(self.family))
+        })
+    }
+
+    /// The first `count` pending prefixes of `group` have been written.
+    pub(super) fn mark_sent(&mut self, group: u32, count: usize) {
+        for _ in 0..count {
+            let slot = self.groups[group as usize].head;
+            self.unlink_if_pending(slot);
+            self.set_sent(slot, group);
+            self.settle(slot);
+        }
+    }
+
+    /// The route of `group` cannot be said in this session: what the peer holds of it is to be withdrawn.
+    pub(super) fn refuse(&mut self, group: u32) {
+        let mut slots = Vec::new();
+        let mut slot = self.groups[group as usize].head;
+        while slot != END {
+            slots.push(slot);
+            slot = self.records[slot as usize].next;
+        }
+        for slot in &slots {
+            self.unlink_if_pending(*slot);
+        }
+        self.groups[group as usize].unsendable = true;
+        for slot in slots {
+            self.settle(slot);
+        }
+    }
+
+    /// Every desired prefix with its route, and whether the peer was told.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, &Route, bool)> {
+        self.records.iter().filter_map(|record| {
+            let route = self.groups[record.desired as usize].route.as_ref()?;
+            Some((record.key.prefix(self.family), route, self.up && record.sent == record.desired))
+        })
+    }
+
+    fn slots(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    /// What the peer is to hold: the desired group, or nothing where that cannot be said.
+    fn target(&self, record: &Record) -> u32 {
+        if self.groups[record.desired as usize].unsendable { NO_ROUTE } else { record.desired }
+    }
+
+    /// The group in whose list the record is.
+    fn linked_in(&self, slot: u32) -> Option<u32> {
+        let record = &self.records[slot as usize];
+        let target = self.target(record);
+        (self.up && target != record.sent).then_some(target)
+    }
+
+    /// Links the record where it is pending now; frees it where nothing is left of it.
+    fn settle(&mut self, slot: u32) {
+        if let Some(group) = self.linked_in(slot) {
+            self.link(slot, group);
+        } else if self.records[slot as usize].is_free() {
+            // A slot that was free before has no place in the index; then this does nothing.
+            self.remove_record(slot);
+        }
+    }
+
+    fn link(&mut self, slot: u32, group: u32) {
+        let list = &mut self.groups[group as usize];
+        let tail = std::mem::replace(&mut list.tail, slot);
+        if tail == END {
+            list.head = slot;
+            self.ready.insert(group);
+        } else {
+            self.records[tail as usize].next = slot;
+        }
+        let record = &mut self.records[slot as usize];
+        (record.previous, record.next) = (tail, END);
+        self.pending += 1;
+    }
+
+    fn unlink_if_pending(&mut self, slot: u32) {
+        let Some(group) = self.linked_in(slot) else { return };
+        let Record { previous, next, .. } = self.records[slot as usize];
+        match previous {
+            END => self.groups[group as usize].head = next,
+            previous => self.records[previous as usize].next = next,
+        }
+        match next {
+            END => self.groups[group as usize].tail = previous,
+            next => self.records[next as usize].previous = previous,
+        }
+        if self.groups[group as usize].head == END {
+            self.ready.remove(&group);
+        }
+        self.pending -= 1;
+    }
+
+    fn set_sent(&mut self, slot: u32, sent: u32) {
+        let old = std::mem::replace(&mut self.records[slot as usize].sent, sent);
+        self.sent = self.sent + usize::from(sent != NO_ROUTE) - usize::from(old != NO_ROUTE);
+        self.retain_group(sent);
+        self.release_group(old);
+    }
+
+    fn add_record(&mut self, key: Key, hash: u64) -> u32 {
+        let record = Record { key, desired: NO_ROUTE, sent: NO_ROUTE, previous: END, next: END };
+        let slot = if self.free_records == END {
+            // `END` itself must stay free.
+            assert!(self.slots() < END - 1, "fewer than 2^32 prefixes fit into memory");
+            self.records.push(record);
+            self.slots() - 1
+        } else {
+            let slot = self.free_records;
+            let free = std::mem::replace(&mut self.records[slot as usize], record);
+            self.free_records = free.next;
+            slot
+        };
+        let (records, hasher) = (&self.records, &self.hasher);
+        self.index.insert_unique(hash, slot, |slot| hasher.hash_one(records[*slot as usize].key));
+        slot
+    }
+
+    fn remove_record(&mut self, slot: u32) {
+        let hash = self.hasher.hash_one(self.records[slot as usize].key);
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+            self.records[slot as usize].next = self.free_records;
+            self.free_records = slot;
+        }
+    }
+
+    /// The group of `route`, made where there is none. The caller takes a reference, or the group is a leak.
+    fn group_of(&mut self, route: Route) -> u32 {
+        let hash = route.hash_code();
+        let groups = &self.groups;
+        let found = self.routes.find(hash, |group| groups[*group as usize].route.as_ref() == Some(&route));
+        if let Some(group) = found {
+            return *group;
+        }
+        let new = Group::new(Some(route), hash);
+        let group = match self.free_groups.pop() {
+            Some(group) => {
+                self.groups[group as usize] = new;
+                group
+            }
+            None => {
+                self.groups.push(new);
+                self.groups.len() as u32 - 1
+            }
+        };
+        let groups = &self.groups;
+        self.routes.insert_unique(hash, group, |group| groups[*group as usize].hash);
+        group
+    }
+
+    fn retain_group(&mut self, group: u32) {
+        if group != NO_ROUTE && group != OUTDATED {
+            self.groups[group as usize].references += 1;
+        }
+    }
+
+    fn release_group(&mut self, group: u32) {
+        if group == NO_ROUTE || group == OUTDATED {
+            return;
+        }
+        let held = &mut self.groups[group as usize];
+        held.references -= 1;
+        if held.references == 0 {
+            held.route = None;
+            if let Ok(entry) = self.routes.find_entry(held.hash, |other| *other == group) {
+                entry.remove();
+            }
+            self.free_groups.push(group);
+        }
+    }
+}

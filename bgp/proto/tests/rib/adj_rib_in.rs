@@ -1,0 +1,164 @@
+//! What comes in, what stays out, and what a restart of the peer leaves behind.
+use std::{net::Ipv4Addr, sync::Arc};
+
+use plainroute_bgp::{
+    AfiSafi, Asn, Prefix, RouterId,
+    policy::{ImportPolicy, ImportRule, PrefixRule},
+    rib::{AdjRibIn, Applied, Change, Identity, PrefixLimit, RejectCounts},
+    wire::{AsPath, AsPathSegment, Nlri, PathAttributes, Reach, SegmentKind, Unreach, Update},
+};
+
+use super::peer::{prefix, v4, v6};
+
+fn identity() -> Identity {
+    Identity { asn: Asn::new(64512).unwrap(), router_id: RouterId::new(0x0a00_0001).unwrap() }
+}
+
+fn rib(max_prefixes: Option<u32>) -> AdjRibIn {
+    AdjRibIn::new(identity(), max_prefixes)
+}
+
+fn accept(rules: &[(&str, u8, bool)]) -> ImportPolicy {
+    let rule = |(cidr, le, install): &(&str, u8, bool)| ImportRule {
+        prefixes: PrefixRule::new(prefix(cidr), None, Some(*le)).unwrap(),
+        install: *install,
+    };
+    ImportPolicy::new(rules.iter().map(rule).collect())
+}
+
+fn nlri(prefixes: &[Prefix]) -> Vec<Nlri> {
+    prefixes.iter().map(|prefix| Nlri { prefix: *prefix, path_id: None }).collect()
+}
+
+fn announce_with(attributes: PathAttributes, prefixes: &[Prefix]) -> Update {
+    let family = prefixes[0].family();
+    let next_hop = if family == AfiSafi::Ipv4Unicast { v4(254) } else { v6(254) };
+    Update {
+        reach: vec![Reach { family, next_hop, nlri: nlri(prefixes) }],
+        attributes: Arc::new(attributes),
+        ..Update::default()
+    }
+}
+
+fn path(asns: &[u32]) -> PathAttributes {
+    let asns = asns.iter().map(|asn| Asn::new(*asn).unwrap()).collect();
+    let segments = vec![AsPathSegment { kind: SegmentKind::Sequence, asns }];
+    PathAttributes { as_path: AsPath { segments }, ..PathAttributes::default() }
+}
+
+fn announce(prefixes: &[&str]) -> Update {
+    announce_with(path(&[64600]), &prefixes.iter().map(|text| prefix(text)).collect::<Vec<_>>())
+}
+
+fn withdraw(text: &str) -> Update {
+    let prefix = prefix(text);
+    Update { unreach: vec![Unreach { family: prefix.family(), nlri: nlri(&[prefix]) }], ..Update::default() }
+}
+
+fn gone(text: &str) -> Change {
+    Change { prefix: prefix(text), route: None }
+}
+
+fn prefixes(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(|change| change.prefix.to_string()).collect()
+}
+
+#[test]
+fn without_a_rule_nothing_comes_in_and_nothing_is_kept() {
+    let mut rib = rib(None);
+    let many: Vec<Prefix> =
+        (0..10_000_u32).map(|number| Prefix::v4((number << 8).into(), 24).unwrap()).collect();
+    let applied = rib.apply(&announce_with(path(&[64600]), &many), &ImportPolicy::DENY);
+    assert_eq!(applied, Applied::default());
+    assert!(rib.is_empty());
+    assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 10_000, looped: 0 });
+}
+
+#[test]
+fn an_accepted_route_comes_changes_and_goes() {
+    let mut rib = rib(None);
+    let policy = accept(&[("0.0.0.0/0", 0, true)]);
+    let applied = rib.apply(&announce(&["0.0.0.0/0", "10.0.0.0/8"]), &policy);
+    assert_eq!(prefixes(&applied.changes), ["0.0.0.0/0"]);
+    assert!(rib.find(prefix("0.0.0.0/0")).is_some_and(|received| received.install && !received.stale));
+    assert_eq!(rib.apply(&announce(&["0.0.0.0/0"]), &policy).changes, [], "the same again is no change");
+    let other = announce_with(path(&[64600, 64601]), &[prefix("0.0.0.0/0")]);
+    assert_eq!(prefixes(&rib.apply(&other, &policy).changes), ["0.0.0.0/0"]);
+    assert_eq!(rib.apply(&withdraw("0.0.0.0/0"), &policy).changes, [gone("0.0.0.0/0")]);
+    assert_eq!(rib.apply(&withdraw("0.0.0.0/0"), &policy).changes, []);
+}
+
+#[test]
+fn a_route_through_ourselves_is_a_loop_and_replaces_what_was_held() {
+    let policy = accept(&[("0.0.0.0/0", 0, true)]);
+    let own = Ipv4Addr::new(10, 0, 0, 1);
+    let loops = [
+        path(&[64600, 64512, 64600]),
+        PathAttributes { originator_id: Some(own), ..path(&[]) },
+        PathAttributes { cluster_list: vec![Ipv4Addr::LOCALHOST, own], ..path(&[]) },
+    ];
+    for attributes in loops {
+        let mut rib = rib(None);
+        rib.apply(&announce(&["0.0.0.0/0"]), &policy);
+        let applied = rib.apply(&announce_with(attributes, &[prefix("0.0.0.0/0")]), &policy);
+        assert_eq!(applied.changes, [gone("0.0.0.0/0")]);
+        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 0, looped: 1 });
+    }
+}
+
+#[test]
+fn the_limit_warns_once_at_80_percent_and_then_holds() {
+    let mut rib = rib(Some(5));
+    let policy = accept(&[("10.0.0.0/8", 32, false)]);
+    assert_eq!(rib.apply(&announce(&["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"]), &policy).limit, None);
+    let near = rib.apply(&announce(&["10.0.0.4/32"]), &policy).limit;
+    assert_eq!(near, Some(PrefixLimit::Near { count: 4, limit: 5 }));
+    assert_eq!(rib.apply(&announce(&["10.0.0.5/32"]), &policy).limit, None, "told once");
+    assert_eq!(rib.apply(&announce(&["10.0.0.5/32", "192.0.2.0/24"]), &policy).limit, None, "no new one");
+    let beyond = rib.apply(&announce(&["10.0.0.6/32"]), &policy);
+    assert_eq!(beyond, Applied { changes: vec![], limit: Some(PrefixLimit::Exceeded { limit: 5 }) });
+    assert_eq!(rib.count(AfiSafi::Ipv4Unicast), 5);
+    rib.apply(&withdraw("10.0.0.1/32"), &policy);
+    rib.apply(&withdraw("10.0.0.2/32"), &policy);
+    let again = rib.apply(&announce(&["10.0.0.1/32"]), &policy).limit;
+    assert_eq!(again, Some(PrefixLimit::Near { count: 4, limit: 5 }));
+}
+
+#[test]
+fn after_the_peer_s_restart_what_it_does_not_tell_again_goes() {
+    let mut rib = rib(None);
+    let policy = accept(&[("0.0.0.0/0", 32, true), ("::/0", 0, true)]);
+    rib.apply(&announce(&["10.0.0.0/8", "11.0.0.0/8"]), &policy);
+    rib.apply(&announce(&["::/0"]), &policy);
+    let marked = rib.mark_stale(AfiSafi::Ipv4Unicast);
+    assert!(marked.iter().all(|change| change.route.as_ref().is_some_and(|route| route.stale)));
+    assert_eq!(prefixes(&marked), ["10.0.0.0/8", "11.0.0.0/8"]);
+    let again = rib.apply(&announce(&["10.0.0.0/8"]), &policy).changes;
+    assert!(again[0].route.as_ref().is_some_and(|route| !route.stale), "confirmed");
+    assert_eq!(rib.stale(AfiSafi::Ipv4Unicast), 1);
+    assert_eq!(rib.sweep_stale(AfiSafi::Ipv4Unicast), [gone("11.0.0.0/8")]);
+    assert_eq!(rib.count(AfiSafi::Ipv6Unicast), 1, "the other family is not concerned");
+}
+
+#[test]
+fn a_second_restart_drops_what_was_stale_already() {
+    let mut rib = rib(None);
+    let policy = accept(&[("0.0.0.0/0", 32, true)]);
+    rib.apply(&announce(&["10.0.0.0/8", "11.0.0.0/8"]), &policy);
+    rib.mark_stale(AfiSafi::Ipv4Unicast);
+    rib.apply(&announce(&["10.0.0.0/8"]), &policy);
+    let changes = rib.mark_stale(AfiSafi::Ipv4Unicast);
+    assert_eq!(changes[0], gone("11.0.0.0/8"));
+    assert_eq!(prefixes(&changes[1..]), ["10.0.0.0/8"]);
+}
+
+#[test]
+fn a_new_policy_judges_what_is_held() {
+    let mut rib = rib(None);
+    rib.apply(&announce(&["0.0.0.0/0", "10.0.0.0/8"]), &accept(&[("0.0.0.0/0", 32, true)]));
+    let changes = rib.reapply(&accept(&[("0.0.0.0/0", 0, false)]));
+    assert_eq!(prefixes(&changes), ["0.0.0.0/0", "10.0.0.0/8"]);
+    assert!(changes[0].route.as_ref().is_some_and(|route| !route.install));
+    assert_eq!(changes[1].route, None);
+    assert_eq!(rib.clear(AfiSafi::Ipv4Unicast), [gone("0.0.0.0/0")]);
+}

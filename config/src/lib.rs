@@ -6,12 +6,14 @@
 
 mod bounded;
 mod kinds;
+mod loader;
 mod rules;
 mod selector;
 mod value;
 
 pub use bounded::{Bounded, Port};
 pub use kinds::*;
+pub use loader::{ConfigError, ConfigErrors, Input, Loaded, Located, Origin, load, load_inputs};
 pub use rules::{Spec, Violation, Violations};
 pub use selector::{LabelSelector, Labels, Operator, Requirement};
 pub use value::{AddressOrCidr, Cidr, Parsed, RouteTable, Written};

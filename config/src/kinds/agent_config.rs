@@ -2,7 +2,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::Resource;
 use crate::{
@@ -60,6 +60,7 @@ pub struct KubernetesSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Metrics {
     /// ADDRESS:PORT.
+    #[serde(deserialize_with = "address_and_port")]
     #[schemars(with = "String")]
     pub listen: SocketAddr,
 }
@@ -106,6 +107,11 @@ impl Default for Routing {
             import_table: RouteTable::MAIN,
         }
     }
+}
+
+fn address_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| de::Error::custom(format!("`{text}` is not ADDRESS:PORT, like 127.0.0.1:9179")))
 }
 
 impl Spec for AgentConfigSpec {

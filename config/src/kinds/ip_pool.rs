@@ -301,3 +301,85 @@ impl IpRange {
 fn one_minute() -> u32 {
     60
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pool(json: &str) -> IpPoolSpec {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_is_excluded_is_no_member() {
+        let pool = pool(
+            r#"{"ipRanges":[{"cidr":"10.20.0.0/24"},{"start":"2001:db8::5","end":"2001:db8::9"}],
+                "excluded":["10.20.0.0/28","10.20.0.255","10.20.0.77","2001:db8::7"]}"#,
+        );
+        let set = pool.addresses();
+        let intervals: Vec<_> = set.intervals().map(|(first, last)| format!("{first}-{last}")).collect();
+        assert_eq!(
+            intervals,
+            [
+                "10.20.0.16-10.20.0.76",
+                "10.20.0.78-10.20.0.254",
+                "2001:db8::5-2001:db8::6",
+                "2001:db8::8-2001:db8::9"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_ends_of_the_address_space_are_addresses() {
+        let pool = pool(
+            r#"{"ipRanges":[{"cidr":"0.0.0.0/0"},{"cidr":"::/0"}],"excluded":["255.255.255.255","::"]}"#,
+        );
+        let set = pool.addresses();
+        for (address, member) in [("0.0.0.0", true), ("255.255.255.255", false), ("::", false), ("::1", true)]
+        {
+            assert_eq!(set.contains(address.parse().unwrap()), member, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_block_fits_only_where_it_is_aligned() {
+        let range = |start: &str, end: &str| -> IpRange {
+            serde_json::from_value(serde_json::json!({ "start": start, "end": end })).unwrap()
+        };
+        assert!(range("10.0.0.16", "10.0.0.31").holds_block(28));
+        assert!(range("10.0.0.1", "10.0.0.31").holds_block(28));
+        assert!(!range("10.0.0.17", "10.0.0.40").holds_block(28));
+        assert!(range("10.0.0.17", "10.0.0.17").holds_block(32));
+        assert!(range("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff").holds_block(1));
+        assert!(!range("255.255.255.250", "255.255.255.255").holds_block(28));
+    }
+
+    proptest! {
+        #[test]
+        fn the_set_and_the_ranges_agree(
+            ranges in prop::collection::vec((any::<u8>(), any::<u8>()), 1..4),
+            excluded in prop::collection::vec((any::<u8>(), 24_u8..=32), 0..4),
+        ) {
+            let address = |last: u8| Ipv4Addr::new(10, 0, 0, last);
+            // Disjoint, as the rules want them: each range in a /24 of its own, the excluded in the first.
+            let ranges = ranges.iter().enumerate().map(|(i, (a, b))| {
+                let at = |last: u8| Ipv4Addr::new(10, 0, i as u8, last);
+                IpRange { form: RangeForm::V4(at(*a.min(b)), at(*a.max(b))) }
+            });
+            let excluded = excluded.iter().map(|(last, length)| {
+                let prefix = plainroute_bgp::Prefix::v4(address(*last), *length).unwrap();
+                prefix.to_string().parse().unwrap()
+            });
+            let mut pool = pool(r#"{"ipRanges":[]}"#);
+            pool.ip_ranges = ranges.collect();
+            pool.excluded = excluded.collect();
+            let set = pool.addresses();
+            for n in 0..=1023_u32 {
+                let address = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n));
+                prop_assert_eq!(set.contains(address), pool.contains(address), "{}", address);
+            }
+        }
+    }
+}

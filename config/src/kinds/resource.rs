@@ -1,5 +1,5 @@
 //! The envelope of our own kinds: `apiVersion`, `kind`, `metadata`, `spec`.
-use std::{borrow::Cow, marker::PhantomData};
+use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{
@@ -38,17 +38,7 @@ struct Envelope<'a, S> {
     spec: S,
     /// Written by the agent, never read.
     #[serde(default, rename = "status")]
-    _status: PhantomStatus,
-}
-
-/// Takes any value and keeps nothing.
-#[derive(Default)]
-struct PhantomStatus(PhantomData<()>);
-
-impl<'de> Deserialize<'de> for PhantomStatus {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| PhantomStatus::default())
-    }
+    _status: Option<IgnoredAny>,
 }
 
 impl<S: Spec> Resource<S> {

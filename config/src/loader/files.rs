@@ -1,0 +1,117 @@
+//! Which files a path stands for, and their text.
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    str,
+};
+
+use super::{error::ConfigError, tree::Place};
+
+/// More than any config needs; less than would hurt a node.
+const LARGEST: u64 = 32 * 1024 * 1024;
+
+/// Standard input, as a path and in messages.
+const STDIN: (&str, &str) = ("-", "<stdin>");
+
+/// Where configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A YAML file, or a directory of them.
+    Path(PathBuf),
+    /// What was read from standard input. It can be read once only, so whoever loads again keeps it.
+    Stdin(Vec<u8>),
+}
+
+impl Input {
+    /// The input that `path` names; `-` is standard input, which is read to its end here.
+    pub fn open(path: &Path) -> io::Result<Input> {
+        if path.as_os_str() != STDIN.0 {
+            return Ok(Input::Path(path.to_owned()));
+        }
+        let mut bytes = Vec::new();
+        io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok(Input::Stdin(bytes))
+    }
+}
+
+/// A file's name and text.
+pub(super) struct Text {
+    pub(super) file: String,
+    pub(super) text: String,
+}
+
+/// The texts behind an input, those of a directory in the order of their names.
+pub(super) fn read(input: &Input, errors: &mut Vec<ConfigError>) -> Vec<Text> {
+    let (path, bytes) = match input {
+        Input::Stdin(bytes) => (STDIN.1.to_owned(), Ok(bytes.clone())),
+        Input::Path(path) => match files_of(path) {
+            Err(message) => {
+                errors.push(ConfigError::of_file(&path.display().to_string(), message));
+                return Vec::new();
+            }
+            Ok(Some(files)) => return files.iter().filter_map(|file| read_file(file, errors)).collect(),
+            Ok(None) => return read_file(path, errors).into_iter().collect(),
+        },
+    };
+    bytes.and_then(|bytes| text(&path, bytes)).map_err(|error| errors.push(error)).into_iter().collect()
+}
+
+/// The files of a directory; `None` where `path` is none.
+fn files_of(path: &Path) -> Result<Option<Vec<PathBuf>>, String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_dir() {
+        return Ok(None);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(|error| error.to_string())? {
+        let file = entry.map_err(|error| error.to_string())?.path();
+        // Hidden entries are editors' swap files and the `..data` links of a ConfigMap mount. A dangling link is
+        // taken along, so that reading it says so.
+        if is_yaml(&file) && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err("the directory has no *.yaml or *.yml file".to_owned());
+    }
+    files.sort();
+    Ok(Some(files))
+}
+
+/// Whether a file of that name counts in a directory.
+fn is_yaml(file: &Path) -> bool {
+    let hidden = file.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> Option<Text> {
+    let file = path.display().to_string();
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error| ConfigError::of_file(&file, error.to_string()));
+    bytes.and_then(|bytes| text(&file, bytes)).map_err(|error| errors.push(error)).ok()
+}
+
+fn text(file: &str, bytes: Vec<u8>) -> Result<Text, ConfigError> {
+    if bytes.len() as u64 > LARGEST {
+        let most = LARGEST / 1024 / 1024;
+        return Err(ConfigError::of_file(file, format!("is larger than {most} MiB, the most that is read")));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Text { file: file.to_owned(), text }),
+        Err(error) => {
+            let (bytes, at) = (error.as_bytes(), error.utf8_error().valid_up_to());
+            let before = str::from_utf8(&bytes[..at]).unwrap_or_default();
+            let line = before.matches('\n').count() as u64 + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u64 + 1;
+            let message = format!("byte 0x{:02x} is not UTF-8", bytes[at]);
+            let shown = String::from_utf8_lossy(bytes);
+            let lines: Vec<_> = shown.lines().collect();
+            Err(ConfigError::at(file, &lines, Place { line, column, length: 1 }, None, message))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the contract promises is accepted, means what it says, and survives being written and read again.
+use std::net::IpAddr;
+
+use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime};
+use plainroute_config::{
+    AdvertisementType, BgpPeerSpec, EgressAddresses, Input, Loaded, Object, PeerTarget, Phase, RouteTable,
+    Secret, load, load_inputs,
+};
+
+fn good(name: &str) -> Loaded {
+    load(&[format!("tests/good/{name}.yaml")]).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn peer(loaded: &Loaded) -> BgpPeerSpec {
+    let peer = loaded.objects.iter().find_map(|located| match &located.object {
+        Object::BgpPeer(peer) => Some(peer.spec.clone()),
+        _ => None,
+    });
+    peer.expect("the file has a peer")
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_contracts_sample_is_accepted() {
+    let loaded = good("contract");
+    let keys: Vec<_> = loaded.objects.iter().map(|located| located.object.key().to_string()).collect();
+    assert_eq!(
+        keys,
+        [
+            "AgentConfig/agent",
+            "BGPPeer/tor-a",
+            "BGPAdvertisement/all",
+            "IPPool/erp",
+            "Egress/erp",
+            "Namespace/erp",
+            "Node/node-a",
+            "Pod/erp/app-1"
+        ]
+    );
+    assert_eq!(loaded.objects[1].origin.to_string(), "tests/good/contract.yaml:13");
+    assert_eq!(loaded.agent_config().unwrap().routing.table, RouteTable::MAIN);
+
+    let peer = peer(&loaded);
+    assert_eq!(peer.target(), PeerTarget::Address(ip("172.16.0.254")));
+    assert_eq!(
+        (*peer.local_asn, *peer.timers.hold_time_seconds),
+        (Asn::new(64512).unwrap(), HoldTime::new(9).unwrap())
+    );
+    assert!(matches!(peer.secret(), Some(Secret::Ref(secret)) if secret.key == "password"));
+    assert_eq!(peer.import[0].lengths(), 0..=0);
+}
+
+#[test]
+fn what_is_left_out_has_the_contracts_default() {
+    let (minimal, full) = (good("minimal"), good("contract"));
+    assert_eq!(minimal.objects.len(), 6, "empty documents count for nothing");
+    let mut peer = peer(&minimal);
+    assert_eq!(*peer.peer_asn, Asn::new(4_200_000_000).unwrap());
+    assert_eq!((peer.secret(), peer.bfd, peer.families()), (None, None, Families::ALL));
+    assert!(peer.import.is_empty());
+    // Apart from what names that very peer, the minimal peer is the contract's.
+    let whole = self::peer(&full);
+    peer.timers.keep_alive_time_seconds = whole.timers.keep_alive_time_seconds;
+    assert_eq!(
+        (peer.timers, peer.graceful_restart, peer.max_prefixes, peer.peer_port, peer.listen_port),
+        (whole.timers, whole.graceful_restart, whole.max_prefixes, whole.peer_port, whole.listen_port)
+    );
+    assert_eq!(full.agent_config().unwrap().admin_socket, minimal.agent_config().unwrap().admin_socket);
+    assert_eq!(full.agent_config().unwrap().routing, minimal.agent_config().unwrap().routing);
+    assert_eq!(full.agent_config().unwrap().metrics, minimal.agent_config().unwrap().metrics);
+    for located in &minimal.objects {
+        match &located.object {
+            Object::BgpAdvertisement(all) => {
+                assert!(all.spec.advertises(AdvertisementType::PodIp) && all.spec.withdraw.terminating);
+                assert!(!all.spec.advertises(AdvertisementType::PodBlock) && !all.spec.withdraw.not_ready);
+            }
+            Object::IpPool(pool) => {
+                assert_eq!(pool.spec.block_size(AfiSafi::Ipv4Unicast), 28);
+                assert_eq!(pool.spec.block_size(AfiSafi::Ipv6Unicast), 124);
+                assert!(pool.spec.contains(ip("10.20.0.0")) && pool.spec.contains(ip("2001:db8:20::1")));
+            }
+            Object::Egress(egress) => assert_eq!(egress.spec.addresses(), EgressAddresses::Pool("out")),
+            Object::Pod(pod) => assert_eq!((pod.namespace(), pod.phase), ("default", Phase::Pending)),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn kubernetes_objects_keep_only_what_is_read() {
+    let loaded = good("contract");
+    let [.., namespace, node, pod] = &loaded.objects[..] else { panic!("three objects at the end") };
+    let Object::Namespace(namespace) = &namespace.object else { panic!("a Namespace") };
+    assert_eq!(namespace.labels()["kubernetes.io/metadata.name"], "erp");
+    let Object::Node(node) = &node.object else { panic!("a Node") };
+    assert_eq!(node.internal_ips().collect::<Vec<_>>(), [ip("172.16.0.1")]);
+    assert_eq!(node.addresses.len(), 1, "a host name is no address");
+    let Object::Pod(pod) = &pod.object else { panic!("a Pod") };
+    assert_eq!(pod.pod_ips, [ip("10.20.0.5"), ip("2001:db8::5")]);
+    assert!(pod.ready && pod.is_terminating() && !pod.host_network && pod.phase == Phase::Running);
+    assert_eq!(pod.ready_since.unwrap().to_string(), "2026-11-22T11:00:00Z");
+    assert_eq!(pod.node_name.as_deref(), Some("node-a"));
+}
+
+#[test]
+fn what_is_written_reads_back_the_same() {
+    for name in ["contract", "minimal"] {
+        let loaded = good(name);
+        for located in &loaded.objects {
+            // JSON is YAML, so this is a config file too.
+            let written = serde_json::to_string_pretty(&located.object).unwrap();
+            let again = load_inputs(&[Input::Stdin(written.clone().into_bytes())]);
+            let again = again.unwrap_or_else(|errors| panic!("{errors}\n{written}"));
+            assert_eq!(again.objects[0].object, located.object);
+        }
+    }
+}
+
+#[test]
+fn our_kinds_read_from_json_are_checked_whole_too() {
+    let json = r#"{"apiVersion":"plainroute.dev/v1alpha1","kind":"BGPPeer","metadata":{"name":"a"},
+        "spec":{"localASN":1,"peerASN":2,"peerAddress":"192.0.2.1","interface":"eth0"},"status":{"any":1}}"#;
+    let error = serde_json::from_str::<plainroute_config::BgpPeer>(json).unwrap_err().to_string();
+    assert!(error.starts_with("spec.interface: stands beside peerAddress"), "{error}");
+    let sound = json.replace(r#","interface":"eth0""#, "");
+    assert_eq!(serde_json::from_str::<plainroute_config::BgpPeer>(&sound).unwrap().name(), "a");
+    let value: serde_json::Value = serde_json::from_str(&sound).unwrap();
+    assert!(serde_json::from_value::<plainroute_config::BgpPeer>(value).is_ok());
+    let other = sound.replace("BGPPeer", "IPPool");
+    let error = serde_json::from_str::<plainroute_config::BgpPeer>(&other).unwrap_err().to_string();
+    assert!(error.contains("this is IPPool of plainroute.dev/v1alpha1, not BGPPeer"), "{error}");
+}

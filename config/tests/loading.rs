@@ -80,7 +80,7 @@ fn a_huge_file_is_refused_before_it_is_parsed() {
 }
 
 #[test]
-fn ten_thousand_pods_load() {
+fn a_thousand_pods_load() {
     let pod = |n: u32| {
         let (high, low) = (n / 256, n % 256);
         format!(
@@ -88,10 +88,10 @@ fn ten_thousand_pods_load() {
              status: {{ phase: Running, podIP: 10.0.{high}.{low} }}\n"
         )
     };
-    let text: String = (0..10_000).map(pod).collect();
+    let text: String = (0..1000).map(pod).collect();
     let loaded = load_inputs(&[Input::Stdin(text.into_bytes())]).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(loaded.objects.len(), 10_000);
-    assert_eq!(loaded.objects[9_999].origin.line, 9_999 * 6 + 2);
+    assert_eq!(loaded.objects.len(), 1000);
+    assert_eq!(loaded.objects[999].origin.line, 999 * 6 + 2);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub struct ConfigError {
     /// What is wrong.
     pub message: String,
     #[serde(skip)]
-    snippet: Option<Snippet>,
+    snippet: Option<Box<Snippet>>,
 }
 
 /// Everything that is wrong with a config. Never empty.
@@ -66,7 +66,7 @@ impl ConfigError {
             column: Some(place.column),
             field: field.filter(|field| !field.is_empty()),
             message,
-            snippet: line.map(|line| Snippet::new(line, place)),
+            snippet: line.map(|line| Box::new(Snippet::new(line, place))),
         }
     }
 }

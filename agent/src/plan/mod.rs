@@ -108,7 +108,7 @@ impl Plan {
 
     /// Whether `prefix` lies within a declared pool: what nobody may teach us.
     pub fn in_pool(&self, prefix: Prefix) -> bool {
-        self.pools.iter().any(|pool| pool.holds(prefix))
+        self.pools.iter().any(|pool| pool.claims(prefix))
     }
 
     /// The peer's name in the speaker, for each peer that is planned.

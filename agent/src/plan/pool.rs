@@ -33,7 +33,16 @@ pub struct PoolPlan {
 impl PoolPlan {
     /// Whether all of `prefix` lies in the pool.
     pub fn holds(&self, prefix: Prefix) -> bool {
-        self.addresses.contains(prefix.address()) && self.addresses.contains(prefix.last_address())
+        let mut intervals = self.addresses.intervals();
+        intervals.any(|(first, last)| first <= prefix.address() && prefix.last_address() <= last)
+    }
+
+    /// Whether `prefix` lies within one of the ranges and has addresses of the pool in it. Holes that are excluded
+    /// do not matter, a prefix that is nothing but such a hole is not claimed.
+    pub(super) fn claims(&self, prefix: Prefix) -> bool {
+        let (first, last) = (prefix.address(), prefix.last_address());
+        self.ip_ranges.iter().any(|range| range.contains(first) && range.contains(last))
+            && self.addresses.intervals().any(|(from, to)| from <= last && first <= to)
     }
 }
 
@@ -92,7 +101,7 @@ impl<'a> Pools<'a> {
         self.entries.iter().enumerate().flat_map(move |(index, entry)| {
             let later = self.entries.iter().skip(index + 1);
             later
-                .filter(move |other| overlap(entry.pool, other.pool))
+                .filter(move |other| overlap(&entry.addresses, &other.addresses))
                 .map(|other| (entry.pool.name(), other.pool.name()))
         })
     }
@@ -163,7 +172,6 @@ fn in_ranges(pool: &IpPool, address: IpAddr) -> bool {
     pool.spec.ip_ranges.iter().any(|range| range.contains(address))
 }
 
-fn overlap(one: &IpPool, other: &IpPool) -> bool {
-    let shares = |a: &IpRange, b: &IpRange| a.first() <= b.last() && b.first() <= a.last();
-    one.spec.ip_ranges.iter().any(|a| other.spec.ip_ranges.iter().any(|b| shares(a, b)))
+fn overlap(one: &AddressSet, other: &AddressSet) -> bool {
+    one.intervals().any(|(from, to)| other.intervals().any(|(first, last)| from <= last && first <= to))
 }

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use plainroute_bgp::{Community, LargeCommunity};
+use plainroute_bgp::{AfiSafi, Community, LargeCommunity};
 use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod, Withdraw};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,7 @@ impl RouteAttributes {
 /// One Pod address that asks to be advertised.
 pub(super) struct Candidate<'a> {
     pub(super) pod: &'a Pod,
+    pub(super) family: AfiSafi,
     pub(super) namespace_labels: &'a Labels,
     pub(super) pool_labels: &'a Labels,
 }
@@ -87,7 +88,7 @@ pub(super) fn select(
             continue;
         }
         selected.by.push(advertisement.name().to_owned());
-        for peer in peers.selected(&spec.peer_selector) {
+        for peer in peers.selected(&spec.peer_selector, candidate.family) {
             selected.routes.entry(peer.to_owned()).or_default().merge(advertisement);
         }
     }

@@ -1,7 +1,7 @@
 //! Which BGPPeers serve this node, and who we are towards each.
 use std::net::IpAddr;
 
-use plainroute_bgp::{Asn, RouterId};
+use plainroute_bgp::{AfiSafi, Asn, RouterId};
 use plainroute_config::{
     BgpPeer, BgpPeerSpec, DiscoveryMode, LabelSelector, Labels, Node, Parsed, PeerTarget, annotation,
 };
@@ -45,15 +45,21 @@ pub(super) struct Peers<'a> {
     labels: Vec<&'a Labels>,
     /// BGPPeers that do not select this node.
     pub(super) elsewhere: Vec<&'a str>,
-    /// What is wrong with the Node's annotations.
+    /// What is wrong with this Node's annotations.
     pub(super) annotation_errors: Vec<String>,
 }
 
 impl Peers<'_> {
-    /// The names of the peers that `selector` selects.
-    pub(super) fn selected<'s>(&'s self, selector: &LabelSelector) -> impl Iterator<Item = &'s str> {
+    /// The names of the peers that `selector` selects and that can be told of addresses of this family.
+    pub(super) fn selected<'s>(
+        &'s self,
+        selector: &LabelSelector,
+        family: AfiSafi,
+    ) -> impl Iterator<Item = &'s str> {
         let selected = self.here.iter().zip(&self.labels).filter(|(_, labels)| selector.matches(labels));
-        selected.map(|(peer, _)| peer.name.as_str())
+        let told =
+            selected.filter(move |(peer, _)| peer.refused.is_none() && peer.spec.families().contains(family));
+        told.map(|(peer, _)| peer.name.as_str())
     }
 }
 

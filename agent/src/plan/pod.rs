@@ -5,6 +5,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use plainroute_bgp::Prefix;
 use plainroute_config::{AdvertisementType, BgpAdvertisement, IpPool, Labels, Namespace, Pod, annotation};
 use serde::{Deserialize, Serialize};
 
@@ -177,8 +178,12 @@ impl<'a> Rules<'a> {
         plan.pool = Some(pool.name().to_owned());
         plan.delivery = Some(self.delivery(pod, source, address));
         let namespace_labels = self.namespace_labels(pod);
-        let candidate =
-            Candidate { pod, namespace_labels: &namespace_labels, pool_labels: &pool.metadata.labels };
+        let candidate = Candidate {
+            pod,
+            family: Prefix::host(address).family(),
+            namespace_labels: &namespace_labels,
+            pool_labels: &pool.metadata.labels,
+        };
         let selected = advertisement::select(&self.advertisements, &candidate, self.peers, self.local.now);
         *next_change = next_change.iter().copied().chain(selected.next_change).min();
         AddressPlan {
@@ -255,12 +260,11 @@ impl<'a> Rules<'a> {
                 source: InterfaceSource::CniCache,
             };
         }
-        let annotated = pod.metadata.annotation(annotation::HOST_INTERFACE);
-        match annotated.filter(|_| source == SourceName::Files) {
-            Some(interface) => Delivery::Interface {
-                interface: interface.trim().to_owned(),
-                source: InterfaceSource::Annotation,
-            },
+        let annotated = pod.metadata.annotation(annotation::HOST_INTERFACE).map(str::trim);
+        match annotated.filter(|interface| source == SourceName::Files && !interface.is_empty()) {
+            Some(interface) => {
+                Delivery::Interface { interface: interface.to_owned(), source: InterfaceSource::Annotation }
+            }
             None => Delivery::Foreign,
         }
     }

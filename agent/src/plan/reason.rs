@@ -67,7 +67,7 @@ pub enum Reason {
     },
     /// No BGPAdvertisement selects the Pod's address.
     NoAdvertisement,
-    /// Advertisements select the address, but no peer that they select serves this node.
+    /// Advertisements select the address, but no peer that they select serves this node in its family.
     NoPeer,
 }
 
@@ -128,7 +128,9 @@ impl fmt::Display for Reason {
                 )
             }
             Reason::NoAdvertisement => f.write_str("no BGPAdvertisement of type PodIP selects it"),
-            Reason::NoPeer => f.write_str("no BGPPeer that the advertisement selects serves this node"),
+            Reason::NoPeer => f.write_str(
+                "no BGPPeer that the advertisement selects serves this node in the address's family",
+            ),
         }
     }
 }

@@ -26,7 +26,12 @@ impl fmt::Display for Condition {
 }
 
 /// Everything that is to be said, in no order.
-pub(super) fn collect(snapshot: &Snapshot, peers: &Peers<'_>, pools: &Pools<'_>) -> Vec<Condition> {
+pub(super) fn collect(
+    node: &str,
+    snapshot: &Snapshot,
+    peers: &Peers<'_>,
+    pools: &Pools<'_>,
+) -> Vec<Condition> {
     let mut said = Vec::new();
     let mut say = |object: String, reason: &str, message: String| {
         said.push(Condition { object, reason: reason.to_owned(), message });
@@ -39,7 +44,7 @@ pub(super) fn collect(snapshot: &Snapshot, peers: &Peers<'_>, pools: &Pools<'_>)
         );
     }
     for error in &peers.annotation_errors {
-        say("Node".to_owned(), "InvalidAnnotation", format!("{error}; it is ignored"));
+        say(format!("Node/{node}"), "InvalidAnnotation", format!("{error}; it is ignored"));
     }
     for peer in &peers.here {
         if let Some(refused) = &peer.refused {
@@ -67,9 +72,10 @@ pub(super) fn collect(snapshot: &Snapshot, peers: &Peers<'_>, pools: &Pools<'_>)
         }
     }
     for (advertisement, _) in snapshot.advertisements() {
-        for kind in [AdvertisementType::PodBlock, AdvertisementType::EgressIp] {
+        let absent = [(AdvertisementType::PodBlock, "PodBlock"), (AdvertisementType::EgressIp, "EgressIP")];
+        for (kind, word) in absent {
             if advertisement.spec.advertises(kind) {
-                let message = format!("type {kind:?} is not advertised by this version");
+                let message = format!("type {word} is not advertised by this version");
                 say(format!("BGPAdvertisement/{}", advertisement.name()), "NotSupported", message);
             }
         }

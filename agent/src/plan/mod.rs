@@ -122,7 +122,7 @@ pub fn plan(snapshot: &Snapshot, local: &Local) -> Plan {
     let peers = peer::plan_peers(snapshot, local);
     let pools = pool::Pools::new(snapshot, local);
     let pods = pod::plan_pods(snapshot, local, &pools, &peers);
-    let mut conditions = condition::collect(snapshot, &peers, &pools);
+    let mut conditions = condition::collect(&local.node, snapshot, &peers, &pools);
     conditions.sort();
     Plan {
         node: local.node.clone(),

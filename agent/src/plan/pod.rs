@@ -245,7 +245,7 @@ impl<'a> Rules<'a> {
 
     /// The best that is known: the CNI's own record, the annotation of a Pod from a file, else the kernel's routes.
     fn delivery(&self, pod: &Pod, source: SourceName, address: IpAddr) -> Delivery {
-        let links = self.snapshot.host_links().iter();
+        let mut links = self.snapshot.host_links().iter();
         let mine = |link: &&HostLink| {
             let same_uid = link.uid.is_none() || pod.metadata.uid.is_none() || link.uid == pod.metadata.uid;
             link.namespace == pod.namespace()
@@ -254,7 +254,7 @@ impl<'a> Rules<'a> {
                 && link.addresses.contains(&address)
         };
         // The last record is the newest: a sandbox that was made anew leaves its predecessor's behind for a while.
-        if let Some(link) = links.filter(mine).next_back() {
+        if let Some(link) = links.rfind(mine) {
             return Delivery::Interface {
                 interface: link.interface.clone(),
                 source: InterfaceSource::CniCache,

@@ -1,48 +1,466 @@
 //! The session: one peer, both TCP connections of a collision (RFC 4271 sections 6.8 and 8).
+//!
+//! [`Session`] has no socket and no clock. What happens goes in by `handle_*`, together with the time; after each
+//! of these, [`Session::poll_action`] says what to do, [`Session::poll_event`] what happened, and
+//! [`Session::poll_timeout`] when to call [`Session::handle_timeout`]. The state machine proper is the function
+//! `fsm::step`; `connection` gives it timers and bytes, `collision` chooses between two connections.
+mod collision;
 mod config;
+mod connection;
+mod event;
+mod fsm;
+#[cfg(test)]
+mod fsm_table;
 mod negotiated;
+mod state;
+mod timer;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
 
 pub use config::{GracefulRestartConfig, SessionConfig};
+pub use event::{Action, ConnectionId, DownReason, Event, Rejected, StopReason};
 pub use negotiated::Negotiated;
+pub use state::State;
 
-/// The states of RFC 4271 section 8.2.2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// Nothing is tried: stopped, or holding off after an error.
-    #[default]
-    Idle,
-    /// A TCP connection is being opened.
-    Connect,
-    /// Waiting for the peer to connect, or for the next try.
-    Active,
-    /// Our OPEN left; the peer's has not come.
-    OpenSent,
-    /// Both OPENs were exchanged; the peer's KEEPALIVE has not come.
-    OpenConfirm,
-    /// Routes flow.
-    Established,
+use crate::{
+    AfiSafi,
+    wire::{CeaseReason, CodecContext, Frame, Message, Notification, Open, RouteRefresh, iana::error},
+};
+use collision::{Identity, Initiator, winner};
+use connection::{Connection, Ended, Shared};
+use fsm::{Input, Phase};
+use timer::{Jitter, Timer};
+
+/// An Established session that lasted this long was no quick failure.
+const STABLE: Duration = Duration::from_secs(10);
+/// The first hold-off; each quick failure after the second doubles it.
+const IDLE_HOLD_FIRST: Duration = Duration::from_millis(250);
+/// The longest hold-off. Low, since a peer that comes back is worth more than a few packets.
+const IDLE_HOLD_MAX: Duration = Duration::from_secs(8);
+
+/// What a session counts, over all its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// How often it became Established.
+    pub established: u64,
+    /// How often it was lost after that.
+    pub lost: u64,
+    /// Messages of every kind that came.
+    pub messages_received: u64,
+    /// Messages that the session itself sent: all but UPDATEs.
+    pub messages_sent: u64,
+    /// UPDATEs that came.
+    pub updates_received: u64,
+    /// UPDATEs in which RFC 7606 found something.
+    pub malformed_updates: u64,
 }
 
-impl State {
-    /// Every state, in the order of progress.
-    pub const ALL: [State; 6] =
-        [State::Idle, State::Connect, State::Active, State::OpenSent, State::OpenConfirm, State::Established];
+/// One BGP session, without I/O.
+#[derive(Debug)]
+pub struct Session {
+    /// The peer's state machine: tries to connect, and carries the session once there is one.
+    main: Connection,
+    /// A connection that the peer opened beside it; becomes `main` as soon as it is further along.
+    second: Option<Connection>,
+    started: bool,
+    /// Failures in a row that came quickly.
+    failures: u32,
+    reported: State,
+    shared: Shared,
+}
 
-    /// The RFC's name of the state.
-    pub const fn name(self) -> &'static str {
-        match self {
-            State::Idle => "Idle",
-            State::Connect => "Connect",
-            State::Active => "Active",
-            State::OpenSent => "OpenSent",
-            State::OpenConfirm => "OpenConfirm",
-            State::Established => "Established",
+impl Session {
+    /// A stopped session.
+    pub fn new(config: SessionConfig) -> Session {
+        Session {
+            main: Connection::new(Initiator::Local, Phase::Idle, None),
+            second: None,
+            started: false,
+            failures: 0,
+            reported: State::Idle,
+            shared: Shared {
+                restarting: config.restarting,
+                jitter: Jitter::new(config.jitter_seed),
+                config,
+                next_id: 0,
+                actions: VecDeque::new(),
+                events: VecDeque::new(),
+                counters: SessionCounters::default(),
+            },
+        }
+    }
+
+    /// Starts to connect, or to wait for the peer. Does nothing where it was started.
+    pub fn handle_start(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.started, true) {
+            let passive = self.shared.config.passive;
+            self.drive_main(now, Input::Start { passive });
+            self.settle(now);
+        }
+    }
+
+    /// Ends all connections as `reason` says and stays down until it is started again.
+    pub fn handle_stop(&mut self, now: Instant, reason: StopReason) {
+        self.started = false;
+        self.failures = 0;
+        if let Some(mut second) = self.second.take() {
+            second.drive(now, Input::Stop(reason.clone()), &mut self.shared);
+        }
+        self.drive_main(now, Input::Stop(reason));
+    }
+
+    /// The TCP connection that [`Action::Connect`] asked for stands.
+    pub fn handle_connected(&mut self, now: Instant, id: ConnectionId) {
+        if self.main.id == Some(id) && self.main.phase == Phase::Connect {
+            self.drive_main(now, Input::Connected);
+            self.settle(now);
+        } else {
+            self.shared.actions.push_back(Action::Close(id));
+        }
+    }
+
+    /// The TCP connection that [`Action::Connect`] asked for cannot be had.
+    pub fn handle_connect_failed(&mut self, now: Instant, id: ConnectionId) {
+        self.handle_closed(now, id);
+    }
+
+    /// The peer opened a TCP connection. Where this gives an id, the connection is part of the session.
+    ///
+    /// It is taken in every state but stopped, Idle among them: Idle holds back our own attempts only, so that a
+    /// peer that comes back need not wait for us.
+    pub fn handle_accepted(&mut self, now: Instant) -> Result<ConnectionId, Rejected> {
+        if !self.started {
+            return Err(Rejected::Stopped);
+        }
+        // A peer that connects anew has given up on what it opened before.
+        if let Some(mut former) = self.second.take() {
+            former.drive(now, Input::CollisionDump, &mut self.shared);
+        }
+        let id = self.shared.new_id();
+        let mut second = Connection::new(Initiator::Peer, Phase::Active, Some(id));
+        second.drive(now, Input::Connected, &mut self.shared);
+        self.second = Some(second);
+        self.settle(now);
+        Ok(id)
+    }
+
+    /// Takes whole messages out of what was read from a connection; the rest of a message stays in `buffer`.
+    pub fn handle_input(&mut self, now: Instant, id: ConnectionId, buffer: &mut BytesMut) {
+        while let Some(connection) = self.connection(id) {
+            let context = connection
+                .phase
+                .negotiated()
+                .map_or(CodecContext::default(), |negotiated| negotiated.context);
+            let decoded = match Frame::poll(buffer, context.max_message_length) {
+                Ok(None) => return,
+                Ok(Some(frame)) => {
+                    self.shared.counters.messages_received += 1;
+                    Message::decode(frame, &context)
+                }
+                Err(notification) => Err(notification),
+            };
+            match decoded {
+                Ok(message) => self.handle_message(now, id, message),
+                Err(notification) => self.drive_by_id(now, id, error_input(notification)),
+            }
+            self.settle(now);
+        }
+        // The session has no more use for this connection.
+        buffer.clear();
+    }
+
+    /// A connection failed or the peer closed it.
+    pub fn handle_closed(&mut self, now: Instant, id: ConnectionId) {
+        let is_main = self.main.id == Some(id);
+        let Some(connection) = self.connection(id) else { return };
+        // There is nothing left to be closed.
+        connection.id = None;
+        self.drive(now, is_main, Input::ConnectionFailed);
+        self.settle(now);
+    }
+
+    /// Timers may have run out.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.main.timers.take_expired(now) {
+            let input = self.expired(timer);
+            self.drive_main(now, input);
+            self.settle(now);
+        }
+        while let Some(timer) = self.second.as_mut().and_then(|second| second.timers.take_expired(now)) {
+            let input = self.expired(timer);
+            self.drive_second(now, input);
+            self.settle(now);
+        }
+    }
+
+    /// TCP took bytes for the peer: it reads, so the send hold timer starts again (RFC 9687).
+    pub fn handle_sent(&mut self, now: Instant) {
+        if self.main.timers.is_running(Timer::SendHold) {
+            self.main.set(Timer::SendHold, now, &mut self.shared);
+        }
+    }
+
+    /// End-of-RIB went out for every family: our restart is over, and the next OPEN has no R bit (RFC 4724).
+    /// Until then it has one, however often the session is lost in between.
+    pub fn handle_restart_complete(&mut self) {
+        self.shared.restarting = false;
+    }
+
+    /// Takes those settings that need no new session: passive, connect retry, keepalive and send hold time. The
+    /// others are ignored.
+    pub fn handle_config(&mut self, now: Instant, config: &SessionConfig) {
+        let ours = &mut self.shared.config;
+        ours.passive = config.passive;
+        ours.connect_retry = config.connect_retry;
+        ours.keepalive = config.keepalive;
+        ours.send_hold = config.send_hold;
+        if let Phase::OpenConfirm(negotiated) | Phase::Established(negotiated) = &mut self.main.phase {
+            let longest = negotiated.hold_time.keepalive_interval();
+            let keepalive = longest.map(|longest| config.keepalive.map_or(longest, |ours| ours.min(longest)));
+            Arc::make_mut(negotiated).keepalive = keepalive;
+            self.main.set(Timer::Keepalive, now, &mut self.shared);
+        }
+        if self.main.phase == Phase::Active
+            && !config.passive
+            && !self.main.timers.is_running(Timer::ConnectRetry)
+        {
+            self.drive_main(now, Input::ConnectRetryExpired);
+        }
+    }
+
+    /// Asks the peer for all routes of a family again (RFC 2918); false where there is no session or the peer does
+    /// not understand.
+    pub fn request_refresh(&mut self, family: AfiSafi) -> bool {
+        let Phase::Established(negotiated) = &self.main.phase else { return false };
+        let able = negotiated.route_refresh && negotiated.families.contains(family);
+        if able {
+            let refresh = RouteRefresh { family, subtype: 0 };
+            self.shared.send(self.main.id, |out| refresh.encode(out));
+        }
+        able
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let second = self.second.as_ref().and_then(|second| second.timers.next_timeout());
+        self.main.timers.next_timeout().into_iter().chain(second).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.shared.actions.pop_front()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.shared.events.pop_front()
+    }
+
+    /// The connection that carries routes, and what was agreed on it.
+    pub fn established(&self) -> Option<(ConnectionId, &Arc<Negotiated>)> {
+        match (&self.main.phase, self.main.id) {
+            (Phase::Established(negotiated), Some(id)) => Some((id, negotiated)),
+            _ => None,
+        }
+    }
+
+    /// The state: of both connections the one further along.
+    pub fn state(&self) -> State {
+        let second = self.second.as_ref().map_or(State::Idle, |second| second.phase.state());
+        self.main.phase.state().max(second)
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> SessionCounters {
+        self.shared.counters
+    }
+
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        if self.main.id == Some(id) {
+            return Some(&mut self.main);
+        }
+        self.second.as_mut().filter(|second| second.id == Some(id))
+    }
+
+    fn handle_message(&mut self, now: Instant, id: ConnectionId, message: Message) {
+        let input = match message {
+            Message::Open(open) => return self.handle_open(now, id, open),
+            Message::Update(update, findings) => Input::Update(update, findings),
+            Message::Notification(notification) => Input::Notification(notification),
+            Message::Keepalive => Input::Keepalive,
+            // Subtypes 1 and 2 are for those who announced enhanced refresh (RFC 7313), which we do not.
+            Message::RouteRefresh(refresh) => {
+                Input::RouteRefresh((refresh.subtype == 0).then_some(refresh.family))
+            }
+            Message::RouteRefreshUnknownFamily { .. } => Input::RouteRefresh(None),
+        };
+        self.drive_by_id(now, id, input);
+    }
+
+    /// An OPEN is checked, then held against the other connection (RFC 4271 section 6.8).
+    fn handle_open(&mut self, now: Instant, id: ConnectionId, open: Open) {
+        let Some(connection) = self.connection(id) else { return };
+        let initiator = connection.initiator;
+        let Some(local) = connection.local_open.clone() else { return };
+        let collides = connection.phase == Phase::OpenSent;
+        let negotiated = match Negotiated::new(&self.shared.config, &local, open) {
+            Ok(negotiated) => Arc::new(negotiated),
+            Err(notification) => return self.drive_by_id(now, id, Input::OpenError(notification)),
+        };
+        let this_is_main = self.main.id == Some(id);
+        let other = if this_is_main { self.second.as_ref() } else { Some(&self.main) };
+        match other.map(|other| (&other.phase, other.initiator)) {
+            Some((Phase::Established(theirs), _)) if collides => {
+                let restarted = negotiated.peer_restarted() && theirs.graceful_restart.is_some();
+                if !restarted {
+                    self.drive_by_id(now, id, Input::CollisionDump);
+                    // Should the peer have lost the old connection, this makes its TCP say so at once.
+                    return self.drive(now, !this_is_main, Input::KeepaliveExpired);
+                }
+                self.drive(now, !this_is_main, Input::PeerRestarted);
+            }
+            Some((Phase::OpenConfirm(_), other_initiator)) if collides => {
+                let local = Identity { router_id: local.router_id, asn: local.asn };
+                let peer = &negotiated.peer_open;
+                let peer = Identity { router_id: peer.router_id, asn: peer.asn };
+                // Two connections by the same side: it has given up on the former.
+                let stays = initiator == other_initiator || initiator == winner(local, peer);
+                if !stays {
+                    return self.drive_by_id(now, id, Input::CollisionDump);
+                }
+                self.drive(now, !this_is_main, Input::CollisionDump);
+            }
+            _ => {}
+        }
+        self.drive_by_id(now, id, Input::Open(negotiated));
+    }
+
+    fn expired(&self, timer: Timer) -> Input {
+        match timer {
+            Timer::ConnectRetry => Input::ConnectRetryExpired,
+            Timer::Hold => Input::HoldExpired,
+            Timer::Keepalive => Input::KeepaliveExpired,
+            Timer::SendHold => Input::SendHoldExpired,
+            Timer::IdleHold => Input::IdleHoldExpired { passive: self.shared.config.passive },
+        }
+    }
+
+    fn drive_by_id(&mut self, now: Instant, id: ConnectionId, input: Input) {
+        self.drive(now, self.main.id == Some(id), input);
+    }
+
+    fn drive(&mut self, now: Instant, main: bool, input: Input) {
+        if main {
+            self.drive_main(now, input);
+        } else {
+            self.drive_second(now, input);
+        }
+    }
+
+    fn drive_main(&mut self, now: Instant, input: Input) {
+        let ended = self.main.drive(now, input, &mut self.shared);
+        self.report_state();
+        if let Some(ended) = ended.filter(|_| self.main.phase == Phase::Idle && self.started) {
+            let delay = self.hold_off(&ended);
+            self.main.timers.set(Timer::IdleHold, now + delay);
+        }
+    }
+
+    fn drive_second(&mut self, now: Instant, input: Input) {
+        if let Some(second) = &mut self.second {
+            second.drive(now, input, &mut self.shared);
+            if second.phase == Phase::Idle {
+                self.second = None;
+            }
+            self.report_state();
+        }
+    }
+
+    /// How long our own attempts pause after this end.
+    fn hold_off(&mut self, ended: &Ended) -> Duration {
+        match &ended.reason {
+            // The peer's new connection takes over.
+            DownReason::PeerRestarted => return Duration::ZERO,
+            // The other connection takes over; should it die too, jitter keeps the next two from colliding.
+            DownReason::Collision => return self.shared.jitter.apply(IDLE_HOLD_FIRST),
+            DownReason::NotificationReceived(n)
+                if n.cease_reason() == Some(CeaseReason::ConnectionCollision) =>
+            {
+                return self.shared.jitter.apply(IDLE_HOLD_FIRST);
+            }
+            // RFC 5492 section 3: saying the same again at once leads nowhere.
+            DownReason::NotificationSent(n) | DownReason::NotificationReceived(n)
+                if is_about_capabilities(n) =>
+            {
+                return IDLE_HOLD_MAX;
+            }
+            DownReason::Stopped(_)
+            | DownReason::NotificationSent(_)
+            | DownReason::NotificationReceived(_)
+            | DownReason::ConnectionLost
+            | DownReason::SendHoldTimerExpired => {}
+        }
+        if ended.established_for.is_some_and(|lasted| lasted >= STABLE) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let delay = match self.failures {
+            0 | 1 => return Duration::ZERO,
+            // The shift is bounded so that the product is.
+            quick => IDLE_HOLD_FIRST * (1 << (quick - 2).min(8)),
+        };
+        self.shared.jitter.apply(delay.min(IDLE_HOLD_MAX))
+    }
+
+    /// Makes the connection that is further along the main one, and starts again what may start again.
+    fn settle(&mut self, now: Instant) {
+        let second = self.second.as_ref().map_or(State::Idle, |second| second.phase.state());
+        let main = self.main.phase.state();
+        let promote = match second {
+            State::Established => true,
+            State::OpenConfirm => main < State::OpenSent,
+            State::Idle | State::Connect | State::Active | State::OpenSent => false,
+        };
+        if promote && let Some(second) = self.second.take() {
+            let mut former = std::mem::replace(&mut self.main, second);
+            former.drive(now, Input::CollisionDump, &mut self.shared);
+            self.report_state();
+        }
+        // A hold-off of zero needs no trip through the driver's clock.
+        if self.main.phase == Phase::Idle && self.started && self.main.timers.take_expired(now).is_some() {
+            let passive = self.shared.config.passive;
+            self.drive_main(now, Input::IdleHoldExpired { passive });
+        }
+    }
+
+    fn report_state(&mut self) {
+        let to = self.state();
+        let from = std::mem::replace(&mut self.reported, to);
+        if from != to {
+            self.shared.events.push_back(Event::StateChanged { from, to });
         }
     }
 }
 
-impl std::fmt::Display for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
+/// The event that a decoding error is (RFC 4271 section 8.1.5).
+fn error_input(notification: Notification) -> Input {
+    match notification.code {
+        error::OPEN => Input::OpenError(notification),
+        error::UPDATE | error::ROUTE_REFRESH => Input::UpdateError(notification),
+        _ => Input::HeaderError(notification),
     }
+}
+
+fn is_about_capabilities(notification: &Notification) -> bool {
+    notification.code == error::OPEN
+        && matches!(
+            notification.subcode,
+            error::UNSUPPORTED_CAPABILITY | error::UNSUPPORTED_OPTIONAL_PARAMETER
+        )
 }

@@ -1,12 +1,15 @@
-//! What two OPENs amount to (RFC 4271 section 4.2, RFC 5492): computed once, then only read.
+//! Our OPEN, the checks on the peer's, and what the two amount to (RFC 4271 sections 4.2 and 6.2, RFC 5492).
 use std::time::Duration;
 
+use super::SessionConfig;
 use crate::{
-    Families, HoldTime,
-    wire::{CodecContext, GracefulRestart, Open},
+    AfiSafi, Families, HoldTime,
+    wire::{
+        Capability, CodecContext, GracefulRestart, GracefulRestartFamily, Notification, Open, iana::error,
+    },
 };
 
-/// What both sides agreed on.
+/// What both sides agreed on; computed once, then only read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Negotiated {
     /// Families that both offered.
@@ -25,4 +28,199 @@ pub struct Negotiated {
     pub peer_open: Open,
     /// Our OPEN.
     pub local_open: Open,
+}
+
+impl Negotiated {
+    /// Whether our OPEN had the N bit (RFC 8538).
+    pub(super) fn local_notification_restart(&self) -> bool {
+        self.local_open.graceful_restart().is_some_and(|ours| ours.notification)
+    }
+
+    /// Both sides set the N bit: a NOTIFICATION keeps routes, so one that shall not is a Hard Reset (RFC 8538).
+    pub fn notification_restart(&self) -> bool {
+        self.local_notification_restart()
+            && self.graceful_restart.as_ref().is_some_and(|peer| peer.notification)
+    }
+
+    /// The families whose routes stay while the peer restarts.
+    pub fn retained_families(&self) -> Families {
+        let peer = self.graceful_restart.iter().flat_map(|peer| &peer.families);
+        peer.map(|family| family.family).collect::<Families>().intersection(self.families)
+    }
+
+    /// The families whose stale routes may go on waiting: the peer is back and forwarded all the time (F bit).
+    pub fn forwarding_preserved(&self) -> Families {
+        let peer = self.graceful_restart.iter().flat_map(|peer| &peer.families);
+        peer.filter(|family| family.forwarding_preserved).map(|family| family.family).collect()
+    }
+
+    /// How long the peer's routes wait for it: its restart time.
+    pub fn restart_time(&self) -> Duration {
+        Duration::from_secs(self.graceful_restart.as_ref().map_or(0, |peer| u64::from(peer.restart_time)))
+    }
+
+    /// The peer says that it has restarted (R bit).
+    pub fn peer_restarted(&self) -> bool {
+        self.graceful_restart.as_ref().is_some_and(|peer| peer.restarting)
+    }
+
+    /// Reads the peer's OPEN against ours; the error is the NOTIFICATION that it deserves.
+    pub(super) fn new(config: &SessionConfig, local: &Open, peer: Open) -> Result<Negotiated, Notification> {
+        if peer.asn != config.peer_asn {
+            return Err(Notification::open(error::BAD_PEER_AS));
+        }
+        // RFC 6286 section 2.2: within an AS the identifiers must differ; across ASes they may be equal.
+        if config.internal() && peer.router_id == config.router_id {
+            return Err(Notification::open(error::BAD_BGP_IDENTIFIER));
+        }
+        let families = peer.families().intersection(config.families);
+        if families.is_empty() {
+            return Err(no_common_family(config.families));
+        }
+        let hold_time = local.hold_time.min(peer.hold_time);
+        let longest = hold_time.keepalive_interval();
+        let ipv6_next_hop = local.extended_next_hop().intersection(peer.extended_next_hop());
+        Ok(Negotiated {
+            families,
+            context: CodecContext {
+                four_octet_asn: peer.four_octet_asn(),
+                internal: config.internal(),
+                ipv4_over_ipv6: ipv6_next_hop.contains(AfiSafi::Ipv4Unicast),
+                ..CodecContext::default()
+            },
+            hold_time,
+            keepalive: longest.map(|longest| config.keepalive.map_or(longest, |ours| ours.min(longest))),
+            graceful_restart: local.graceful_restart().and(peer.graceful_restart()).cloned(),
+            route_refresh: peer.has(&Capability::RouteRefresh),
+            local_open: local.clone(),
+            peer_open: peer,
+        })
+    }
+}
+
+/// Our OPEN. `restarting` is the R bit.
+pub(super) fn local_open(config: &SessionConfig, restarting: bool) -> Open {
+    let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::MultiProtocol).collect();
+    capabilities.push(Capability::RouteRefresh);
+    if config.extended_next_hop && config.families.contains(AfiSafi::Ipv4Unicast) {
+        capabilities.push(Capability::ExtendedNextHop(vec![AfiSafi::Ipv4Unicast]));
+    }
+    if let Some(graceful) = config.graceful_restart {
+        // Without a restart forwarding went on all the time; after one it is what the configuration says.
+        let preserved = if restarting { config.forwarding_preserved } else { Families::ALL };
+        let family =
+            |family| GracefulRestartFamily { family, forwarding_preserved: preserved.contains(family) };
+        capabilities.push(Capability::GracefulRestart(GracefulRestart {
+            restarting,
+            notification: graceful.notification,
+            restart_time: graceful.restart_time.min(4095),
+            families: config.families.iter().map(family).collect(),
+        }));
+    }
+    capabilities.push(Capability::FourOctetAsn(config.local_asn));
+    Open { asn: config.local_asn, hold_time: config.hold_time, router_id: config.router_id, capabilities }
+}
+
+/// Unsupported Capability; the data is the capabilities whose absence ends the session (RFC 5492 section 5).
+fn no_common_family(wanted: Families) -> Notification {
+    let capability = |family: AfiSafi| {
+        let [high, low] = family.afi().to_be_bytes();
+        [1, 4, high, low, 0, family.safi()]
+    };
+    let data: Vec<u8> = wanted.iter().flat_map(capability).collect();
+    Notification::new(error::OPEN, error::UNSUPPORTED_CAPABILITY, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Asn, RouterId, session::GracefulRestartConfig};
+
+    fn config(local: u32, peer: u32, id: u32) -> SessionConfig {
+        SessionConfig::new(Asn::new(local).unwrap(), Asn::new(peer).unwrap(), RouterId::new(id).unwrap())
+    }
+
+    fn negotiate(ours: &SessionConfig, theirs: &SessionConfig) -> Result<Negotiated, Notification> {
+        Negotiated::new(ours, &local_open(ours, ours.restarting), local_open(theirs, theirs.restarting))
+    }
+
+    fn subcode(result: Result<Negotiated, Notification>) -> (u8, u8) {
+        let notification = result.expect_err("the OPEN must be refused");
+        (notification.code, notification.subcode)
+    }
+
+    #[test]
+    fn the_wrong_peer_as_is_refused() {
+        assert_eq!(subcode(negotiate(&config(1, 2, 1), &config(3, 1, 2))), (2, 2));
+        assert!(negotiate(&config(1, 2, 1), &config(2, 1, 2)).is_ok());
+    }
+
+    #[test]
+    fn our_own_identifier_is_refused_within_our_as_only() {
+        assert_eq!(subcode(negotiate(&config(1, 1, 9), &config(1, 1, 9))), (2, 3));
+        assert!(negotiate(&config(1, 2, 9), &config(2, 1, 9)).is_ok());
+    }
+
+    #[test]
+    fn no_common_family_names_the_families_that_are_wanted() {
+        let only = |family| SessionConfig { families: Families::from_iter([family]), ..config(1, 2, 1) };
+        let theirs = SessionConfig { local_asn: Asn::new(2).unwrap(), ..only(AfiSafi::Ipv4Unicast) };
+        let refused = negotiate(&only(AfiSafi::Ipv6Unicast), &theirs).expect_err("no common family");
+        assert_eq!((refused.code, refused.subcode, &refused.data[..]), (2, 7, &[1, 4, 0, 2, 0, 1][..]));
+    }
+
+    #[test]
+    fn a_peer_without_capabilities_speaks_ipv4_with_two_octet_as_numbers() {
+        let ours = config(1, 2, 1);
+        let mut open = local_open(&config(2, 1, 2), false);
+        open.capabilities.clear();
+        let agreed = Negotiated::new(&ours, &local_open(&ours, false), open).unwrap();
+        assert_eq!(agreed.families, Families::from_iter([AfiSafi::Ipv4Unicast]));
+        assert!(!agreed.context.four_octet_asn && !agreed.route_refresh);
+    }
+
+    #[test]
+    fn the_smaller_hold_time_holds_and_bounds_the_keepalive() {
+        let ours = SessionConfig {
+            hold_time: HoldTime::new(30).unwrap(),
+            keepalive: Some(Duration::from_secs(20)),
+            ..config(1, 2, 1)
+        };
+        let theirs = SessionConfig { hold_time: HoldTime::new(9).unwrap(), ..config(2, 1, 2) };
+        let agreed = negotiate(&ours, &theirs).unwrap();
+        assert_eq!((agreed.hold_time.seconds(), agreed.keepalive), (9, Some(Duration::from_secs(3))));
+        let never = SessionConfig { hold_time: HoldTime::NONE, ..theirs };
+        assert_eq!(negotiate(&ours, &never).unwrap().keepalive, None);
+    }
+
+    #[test]
+    fn restart_bits_follow_what_happened() {
+        let graceful = GracefulRestartConfig { restart_time: 120, notification: false };
+        let ours = SessionConfig { graceful_restart: Some(graceful), ..config(1, 2, 1) };
+        let bits = |restarting| {
+            let open = local_open(&ours, restarting);
+            let graceful = open.graceful_restart().cloned().unwrap();
+            let forwarding = graceful.families.iter().all(|family| family.forwarding_preserved);
+            (graceful.restarting, forwarding, graceful.notification)
+        };
+        // After a restart that lost the kernel's routes F must be off; on a mere reconnect it is on.
+        assert_eq!(bits(true), (true, false, false));
+        assert_eq!(bits(false), (false, true, false));
+        let kept = SessionConfig { forwarding_preserved: Families::ALL, ..ours.clone() };
+        let open = local_open(&kept, true);
+        assert!(open.graceful_restart().unwrap().families.iter().all(|family| family.forwarding_preserved));
+    }
+
+    #[test]
+    fn graceful_restart_needs_both_sides() {
+        let graceful = Some(GracefulRestartConfig { restart_time: 60, notification: true });
+        let with = SessionConfig { graceful_restart: graceful, ..config(1, 2, 1) };
+        let without = config(2, 1, 2);
+        assert_eq!(negotiate(&with, &without).unwrap().graceful_restart, None);
+        let both = SessionConfig { graceful_restart: graceful, ..without };
+        let agreed = negotiate(&with, &both).unwrap();
+        assert_eq!(agreed.restart_time(), Duration::from_secs(60));
+        assert!(agreed.notification_restart());
+        assert_eq!(agreed.retained_families(), Families::ALL);
+    }
 }

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
-use plainroute_tests::lab::{Lab, Lifetime};
+use plainroute_tests::lab::run::run as go_through;
+use plainroute_tests::lab::tell::{Detail, Teller};
+use plainroute_tests::lab::{Expectations, Lab, Lifetime};
 
 /// Realises the topologies in `labs/` with network namespaces and this machine's packages. Needs root, no containers.
 #[derive(Debug, Parser)]
@@ -40,6 +43,23 @@ enum Action {
         /// The command.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
+    },
+    /// Builds a lab, checks all that its expect.yaml claims, and ends it.
+    Test {
+        /// A name in `labs/`, or a directory.
+        lab: String,
+        /// Where the figures go, as JSON.
+        #[arg(long)]
+        figures: Option<PathBuf>,
+    },
+    /// As `test`, and shows each step with the real output of everything.
+    Demo {
+        /// A name in `labs/`, or a directory.
+        #[arg(default_value = "single-tor")]
+        lab: String,
+        /// Where the figures go, as JSON.
+        #[arg(long)]
+        figures: Option<PathBuf>,
     },
     /// Names the labs, and says which are up.
     List,
@@ -78,6 +98,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             let command = if command.is_empty() { &shell[..] } else { command };
             return Err(lab.node(node)?.become_command(command).into());
         }
+        Action::Test { lab, figures } => return show(lab, &plainroute()?, Detail::Steps, figures.as_deref()),
+        Action::Demo { lab, figures } => {
+            return show(lab, &plainroute()?, Detail::Everything, figures.as_deref());
+        }
         Action::List => {
             let running = Lab::running();
             for name in names()? {
@@ -86,6 +110,23 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 1: a claim is not true.
+fn show(lab: &str, plainroute: &Path, detail: Detail, figures: Option<&Path>) -> Result<ExitCode> {
+    let dir = find(lab)?;
+    let expectations = Expectations::read(&dir)?;
+    let mut teller = Teller::new(detail);
+    let start = Instant::now();
+    let lab = Lab::up(&dir, plainroute, &Lifetime::Bound)?;
+    teller.opening(&lab, start.elapsed());
+    let report = go_through(&lab, &expectations, &mut teller);
+    teller.closing(&report);
+    if let Some(path) = figures {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The directory with the labs: of the checkout one stands in, or else of the one that this program was built from.

@@ -12,10 +12,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+mod check;
+pub mod expect;
 mod image;
 mod node;
+pub mod probe;
+pub mod run;
+pub mod tell;
 mod topology;
 
+pub use expect::Expectations;
 pub use image::Image;
 pub use node::Node;
 pub use topology::{Kind, NodeDefinition, Topology};

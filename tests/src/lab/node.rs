@@ -213,7 +213,8 @@ impl Node {
         let pid = self
             .command_pid()
             .with_context(|| format!("node {} runs no command; {}", self.name, self.last_words()))?;
-        self.run(&["kill", "-s", signal.as_str().trim_start_matches("SIG"), "--", &format!("-{pid}")])?;
+        let name = format!("-{}", signal.as_str().trim_start_matches("SIG"));
+        self.run(&["kill", &name, "--", &format!("-{pid}")])?;
         let Some(deadline) = and_wait else { return Ok(()) };
         wait_until(&format!("the end of the command of node {} after {signal}", self.name), deadline, || {
             if self.command_pid().is_none() { Ok(()) } else { Err("it runs") }
@@ -223,7 +224,7 @@ impl Node {
     /// The process id, inside the node, of its command while any process of its group runs.
     pub fn command_pid(&self) -> Option<i32> {
         let pid: i32 = fs::read_to_string(self.path("/run/lab.pid")).ok()?.trim().parse().ok()?;
-        self.run(&["kill", "-s", "0", "--", &format!("-{pid}")]).ok().map(|_| pid)
+        self.run(&["kill", "-0", "--", &format!("-{pid}")]).ok().map(|_| pid)
     }
 
     /// A file of the node's, from outside.

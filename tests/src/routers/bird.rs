@@ -53,12 +53,8 @@ impl Router for Bird {
     }
 
     fn learned(&self, family: Family) -> Result<Table> {
-        let table = match family {
-            Family::V4 => "master4",
-            Family::V6 => "master6",
-        };
         // BIRD answers an empty table with an error line of its own, and birdc still ends with 0.
-        Ok(parse_routes(&self.birdc(&format!("show route table {table} all"))?))
+        Ok(parse_routes(&self.birdc(&format!("show route table {} all", table(family)))?))
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -90,8 +86,16 @@ fn birdc(instance: &Instance, command: &str) -> Result<String> {
     instance.netns.run(&argv)
 }
 
+/// The name of a family's table.
+pub(crate) fn table(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "master4",
+        Family::V6 => "master6",
+    }
+}
+
 /// From `show protocols all`: the `BGP state:` of the protocol whose `Neighbor address:` it is.
-fn state_of(shown: &str, neighbor: IpAddr) -> String {
+pub(crate) fn state_of(shown: &str, neighbor: IpAddr) -> String {
     let mut state = "none".to_owned();
     for line in shown.lines().map(str::trim) {
         if let Some(rest) = line.strip_prefix("BGP state:") {
@@ -108,7 +112,7 @@ fn state_of(shown: &str, neighbor: IpAddr) -> String {
 
 /// From `show route all`: a path starts with its prefix, or with white space for a further path to the same prefix; its
 /// attributes follow, indented by tabs.
-fn parse_routes(shown: &str) -> Table {
+pub(crate) fn parse_routes(shown: &str) -> Table {
     let mut table = Table::new();
     let mut prefix = None;
     let mut learned_by_bgp = false;

@@ -79,31 +79,11 @@ impl Router for Frr {
     }
 
     fn state(&self, neighbor: IpAddr) -> Result<String> {
-        let shown = self.json(&format!("show bgp neighbors {neighbor} json"))?;
-        let state = shown.get(neighbor.to_string()).and_then(|peer| peer.get("bgpState"));
-        Ok(state.and_then(Value::as_str).unwrap_or("none").to_lowercase())
+        state_of(&self.vtysh(&format!("show bgp neighbors {neighbor} json"))?, neighbor)
     }
 
     fn learned(&self, family: Family) -> Result<Table> {
-        let family = match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
-        let shown = self.json(&format!("show bgp {family} unicast json"))?;
-        let mut table = Table::new();
-        for (prefix, paths) in shown["routes"].as_object().into_iter().flatten() {
-            let from_peers = paths.as_array().into_iter().flatten().filter(|path| {
-                path["valid"].as_bool() == Some(true) && path["peerId"].as_str() != Some("(unspec)")
-            });
-            let next_hops: Vec<IpAddr> = from_peers
-                .flat_map(|path| path["nexthops"].as_array().into_iter().flatten())
-                .filter_map(|hop| address(&hop["ip"]))
-                .collect();
-            if !next_hops.is_empty() {
-                table.entry(prefix.clone()).or_default().extend(next_hops);
-            }
-        }
-        Ok(table)
+        parse_routes(&self.vtysh(show_routes(family))?)
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -157,4 +137,40 @@ fn vtysh(instance: &Instance, commands: &[&str]) -> Result<String> {
         argv.extend(["-c", command]);
     }
     instance.netns.run(&argv)
+}
+
+/// From `show bgp neighbors ADDRESS json`.
+pub(crate) fn state_of(shown: &str, neighbor: IpAddr) -> Result<String> {
+    let shown: Value = serde_json::from_str(shown).with_context(|| format!("FRR said: {shown}"))?;
+    let state = shown.get(neighbor.to_string()).and_then(|peer| peer.get("bgpState"));
+    Ok(state.and_then(Value::as_str).unwrap_or("none").to_lowercase())
+}
+
+/// The command whose output [`parse_routes`] reads.
+pub(crate) fn show_routes(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "show bgp ipv4 unicast json",
+        Family::V6 => "show bgp ipv6 unicast json",
+    }
+}
+
+/// From `show bgp FAMILY unicast json`: the valid paths from peers.
+pub(crate) fn parse_routes(shown: &str) -> Result<Table> {
+    let shown: Value = serde_json::from_str(shown).with_context(|| format!("FRR said: {shown}"))?;
+    let mut table = Table::new();
+    for (prefix, paths) in shown["routes"].as_object().into_iter().flatten() {
+        let paths = paths.as_array().into_iter().flatten();
+        // Its own routes have no peer.
+        let from_peers = paths.filter(|path| {
+            path["valid"].as_bool() == Some(true) && path["peerId"].as_str() != Some("(unspec)")
+        });
+        let next_hops: Vec<IpAddr> = from_peers
+            .flat_map(|path| path["nexthops"].as_array().into_iter().flatten())
+            .filter_map(|hop| address(&hop["ip"]))
+            .collect();
+        if !next_hops.is_empty() {
+            table.entry(prefix.clone()).or_default().extend(next_hops);
+        }
+    }
+    Ok(table)
 }

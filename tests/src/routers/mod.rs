@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 
 use crate::netns::{Daemon, Netns, wait_until};
 
-mod bird;
+pub(crate) mod bird;
 mod exabgp;
-mod frr;
+pub(crate) mod frr;
 mod gobgp;
 mod openbgpd;
 

@@ -100,6 +100,8 @@ pub struct Desired {
     pub verify: BTreeSet<IpAddr>,
     /// The BGP peers' addresses: a route towards one of them leads away from the node.
     pub peers: BTreeSet<IpAddr>,
+    /// Interfaces with a peer behind them whose address does not tell so, as with link-local peers.
+    pub peer_interfaces: BTreeSet<String>,
     /// Whether this comes from a full plan. Until then routes are added and repaired, and none is deleted.
     pub complete: bool,
 }

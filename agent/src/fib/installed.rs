@@ -123,13 +123,13 @@ pub enum Delivery {
         /// `unreachable`, `blackhole`, `prohibit` or `throw`.
         kind: String,
     },
-    /// The best route leaves towards a BGP peer, so packets for it would loop.
+    /// The best route leaves towards a BGP peer, so packets for it would come back.
     TowardsPeer {
-        /// The peer.
-        peer: IpAddr,
-        /// The interface that packets leave by.
+        /// The interface that packets leave by: the one that leads to a peer.
         interface: String,
     },
+    /// The best route is one of ours, so it proves nothing: we made it.
+    OwnRoute,
     /// The address is the node's own, or only the loopback device leads to it.
     Loopback,
     /// Nothing but a default route leads to it.
@@ -152,9 +152,10 @@ impl fmt::Display for Delivery {
             Delivery::Via { interface, gateway: None } => write!(f, "dev {interface}"),
             Delivery::LinkDown { interface } => write!(f, "interface {interface} is down"),
             Delivery::Rejected { kind } => write!(f, "the kernel's route for it is {kind}"),
-            Delivery::TowardsPeer { peer, interface } => {
-                write!(f, "its route leaves towards the BGP peer {peer} dev {interface}")
+            Delivery::TowardsPeer { interface } => {
+                write!(f, "its route leaves towards a BGP peer dev {interface}")
             }
+            Delivery::OwnRoute => f.write_str("only a route of our own leads to it"),
             Delivery::Loopback => f.write_str("only the loopback device leads to it"),
             Delivery::OnlyDefault => f.write_str("only a default route leads to it"),
             Delivery::NoRoute => f.write_str("no route leads to it"),

@@ -8,8 +8,14 @@
 //! removed. The metric is a number that nobody else uses, for two reasons: the kernel tells routes to
 //! the same prefix apart by it, so that ours can stand beside a foreign one instead of fighting it; and another
 //! daemon that happens to use our protocol number (188 is also what Linux calls `ospf`) stays foreign.
+mod delivery;
 mod desired;
+mod diff;
 mod installed;
+mod journal;
+mod kernel;
+mod netlink;
+mod status;
 mod task;
 
 pub use desired::{Desired, NextHop, RouteKey, TABLE_MAIN, Target};

@@ -1,10 +1,43 @@
-//! The owner task.
-use std::{sync::Arc, time::Duration};
+//! The owner task: when to read the kernel, when to change it, and what to say about it.
+//!
+//! Owns both netlink sockets and the known state of the kernel. What it changed itself it knows from the kernel's
+//! acknowledgement, so a new Pod costs one request and no dump. Whatever else happens is read again.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use nix::errno::Errno;
+use plainroute_bgp::Prefix;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Desired, Installed};
+use super::{
+    Desired, Installed, RouteKey, TABLE_MAIN,
+    diff::diff,
+    journal,
+    kernel::{Change, Kernel, KernelRoute, Mark, RouteKind},
+    netlink::{Monitor, Notice, Refusal, Requests},
+    status,
+};
+
+/// Events come in bursts; this much later one dump answers for them all.
+const GATHER: Duration = Duration::from_millis(1);
+/// After a link or address event the kernel's own clean-up of routes may still be under way, and IPv4 does not
+/// report it: the event is sent first. So the kernel is read again after these.
+const AFTERMATH: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
+/// Reading on events takes at most a fifth of one core: the rest after a read is this many times its length.
+const READ_REST: u32 = 4;
+/// How often known and real state may differ in one pass before it counts as a refusal.
+const ROUNDS: usize = 3;
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+const REOPEN: Duration = Duration::from_secs(1);
 
 /// How routes of ours are marked and how patient the task is.
 #[derive(Clone, Debug)]
@@ -28,21 +61,327 @@ impl Default for FibConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum FibError {
     /// The kernel refuses us.
-    #[error("the kernel refuses to change routes: the agent needs CAP_NET_ADMIN")]
+    #[error("the kernel does not let us change routes: the agent needs CAP_NET_ADMIN")]
     Permission,
-    /// The netlink socket cannot be opened or read.
-    #[error("netlink: {0}")]
-    Netlink(#[from] std::io::Error),
+    /// A netlink socket cannot be opened.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(#[source] io::Error),
 }
 
 /// Keeps the kernel as `desired` until `cancel`, publishing to `installed`.
+///
+/// It ends early only for want of rights or sockets. Cancelling it, in whatever way, leaves the kernel's routes as
+/// they are; the next run adopts them.
 pub async fn run(
     config: FibConfig,
-    desired: watch::Receiver<Arc<Desired>>,
+    mut desired: watch::Receiver<Arc<Desired>>,
     installed: watch::Sender<Arc<Installed>>,
     cancel: CancellationToken,
 ) -> Result<(), FibError> {
-    let _ = (config, desired, installed);
-    cancel.cancelled().await;
-    Ok(())
+    let serve = async {
+        loop {
+            let ended = match Task::open(&config).await? {
+                Ok(mut task) => task.serve(&mut desired, &installed).await,
+                Err(error) => error,
+            };
+            match ended {
+                Ended::Permission => return Err(FibError::Permission),
+                Ended::Netlink(error) => tracing::warn!("netlink failed, opening it again: {error}"),
+            }
+            sleep(REOPEN).await;
+        }
+    };
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = serve => ended,
+    }
+}
+
+/// Why the sockets in use are given up.
+enum Ended {
+    Permission,
+    Netlink(io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Ended {
+        Ended::Netlink(error)
+    }
+}
+
+struct Task {
+    mark: Mark,
+    audit_interval: Duration,
+    requests: Requests,
+    monitor: Monitor,
+    kernel: Kernel,
+    /// The tables whose routes are known whole.
+    tables: BTreeSet<u32>,
+    /// Whether the kernel has been read at least once.
+    synced: bool,
+    /// What to read again, and when.
+    stale: Notice,
+    read_at: Option<Instant>,
+    not_before: Instant,
+    aftermath: Vec<Instant>,
+    audit_at: Instant,
+    /// What the kernel refused and why; not tried again until a link changes or the retry is due.
+    refused: BTreeMap<RouteKey, (Change, String)>,
+    retry_at: Option<Instant>,
+    retry_after: Duration,
+    /// What was wanted and published last, to tell a transition from a state.
+    previous: (Arc<Desired>, Installed),
+}
+
+impl Task {
+    async fn open(config: &FibConfig) -> Result<Result<Task, Ended>, FibError> {
+        let mut requests = Requests::open().map_err(FibError::Open)?;
+        let monitor = Monitor::open(requests.port()).map_err(FibError::Open)?;
+        let mark = Mark { protocol: config.protocol, metric: config.metric };
+        match requests.change(&[probe(mark)]).await {
+            Ok(outcomes) if outcomes.iter().any(forbidden) => return Err(FibError::Permission),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(Ended::Netlink(error))),
+        }
+        let now = Instant::now();
+        Ok(Ok(Task {
+            mark,
+            audit_interval: config.audit_interval,
+            requests,
+            monitor,
+            kernel: Kernel::default(),
+            tables: BTreeSet::new(),
+            synced: false,
+            stale: Notice { overrun: true, ..Notice::default() },
+            read_at: Some(now),
+            not_before: now,
+            aftermath: Vec::new(),
+            audit_at: now + config.audit_interval,
+            refused: BTreeMap::new(),
+            retry_at: None,
+            retry_after: RETRY_FIRST,
+            previous: Default::default(),
+        }))
+    }
+
+    async fn serve(
+        &mut self,
+        desired: &mut watch::Receiver<Arc<Desired>>,
+        installed: &watch::Sender<Arc<Installed>>,
+    ) -> Ended {
+        let mut wanted = desired.borrow_and_update().clone();
+        let mut more = true;
+        loop {
+            if let Err(ended) = self.pass(&wanted).await {
+                return ended;
+            }
+            if self.synced {
+                self.publish(&wanted, installed);
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                changed = desired.changed(), if more => {
+                    // Without a sender what was wanted last stays wanted.
+                    more = changed.is_ok();
+                    wanted = desired.borrow_and_update().clone();
+                }
+                notice = self.monitor.next() => match notice {
+                    Ok(notice) => self.note(notice),
+                    Err(error) => return Ended::Netlink(error),
+                },
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn wake_at(&self) -> Instant {
+        let timers = [self.read_at, self.retry_at, self.aftermath.first().copied()];
+        timers.into_iter().flatten().fold(self.audit_at, Instant::min)
+    }
+
+    fn note(&mut self, notice: Notice) {
+        let now = Instant::now();
+        self.stale.links |= notice.links;
+        self.stale.routes |= notice.routes;
+        self.stale.overrun |= notice.overrun;
+        if notice.overrun {
+            tracing::warn!("the kernel dropped events, reading everything again");
+        }
+        if notice.links || notice.overrun {
+            self.aftermath = AFTERMATH.iter().map(|after| now + *after).collect();
+        }
+        self.read_soon(now + GATHER);
+    }
+
+    fn read_soon(&mut self, at: Instant) {
+        let at = at.max(self.not_before);
+        self.read_at = Some(self.read_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Turns timers that have run out into what to read.
+    fn run_timers(&mut self) {
+        let now = Instant::now();
+        if self.audit_at <= now || self.retry_at.is_some_and(|at| at <= now) {
+            self.stale.overrun = true;
+            self.read_at = Some(now);
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.refused.clear();
+        }
+        if self.aftermath.first().is_some_and(|at| *at <= now) {
+            self.aftermath.remove(0);
+            self.stale.links = true;
+            self.read_soon(now);
+        }
+    }
+
+    /// Brings the kernel to what is wanted, as far as it goes.
+    async fn pass(&mut self, desired: &Arc<Desired>) -> Result<(), Ended> {
+        self.run_timers();
+        let tables: BTreeSet<u32> = desired.routes.keys().map(|key| key.table).chain([TABLE_MAIN]).collect();
+        if !tables.is_subset(&self.tables) {
+            self.stale.routes = true;
+            self.read_at = Some(Instant::now());
+        }
+        for round in 1..=ROUNDS {
+            if self.read_at.is_some_and(|at| at <= Instant::now()) {
+                match self.read(&tables).await {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                        tracing::debug!("{error}");
+                        self.read_at = Some(Instant::now() + AFTERMATH[0]);
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !self.synced {
+                return Ok(());
+            }
+            let mut changes = diff(desired, &self.kernel, self.mark);
+            changes.retain(|change| {
+                self.refused.get(&change.key()).is_none_or(|(refused, _)| refused != change)
+            });
+            if changes.is_empty() {
+                break;
+            }
+            let outcomes = self.requests.change(&changes).await?;
+            if outcomes.iter().any(forbidden) {
+                return Err(Ended::Permission);
+            }
+            let surprised = self.settle(desired, changes, outcomes, round == ROUNDS);
+            if !surprised {
+                break;
+            }
+            self.stale.overrun = true;
+            self.read_at = Some(Instant::now());
+        }
+        self.refused.retain(|key, _| desired.routes.contains_key(key));
+        if self.refused.is_empty() {
+            self.retry_at = None;
+            self.retry_after = RETRY_FIRST;
+        } else if self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.retry_after);
+            self.retry_after = (self.retry_after * 2).min(RETRY_LAST);
+        }
+        Ok(())
+    }
+
+    /// Reads what is stale.
+    async fn read(&mut self, tables: &BTreeSet<u32>) -> io::Result<()> {
+        let began = Instant::now();
+        let stale = self.stale;
+        if stale.links || stale.overrun {
+            let links = self.requests.links().await?;
+            if links != *self.kernel.links() {
+                // A link that appeared or came up may make good what was refused.
+                self.refused.clear();
+                self.kernel.set_links(links);
+            }
+        }
+        let listed: Vec<u32> = tables.iter().copied().collect();
+        let routes = self.requests.routes(&listed, self.mark.protocol).await?;
+        self.kernel.set_routes(routes);
+        self.tables.clone_from(tables);
+        self.synced = true;
+        self.stale = Notice::default();
+        self.read_at = None;
+        let ended = Instant::now();
+        self.not_before = ended + (ended - began) * READ_REST;
+        self.audit_at = ended + self.audit_interval;
+        tracing::trace!("read {} prefixes in {:?}", self.kernel.routes.len(), ended - began);
+        Ok(())
+    }
+
+    /// Takes the kernel's answers into the known state. Whether they show that the known state was wrong.
+    fn settle(
+        &mut self,
+        desired: &Desired,
+        changes: Vec<Change>,
+        outcomes: Vec<Result<(), Refusal>>,
+        last: bool,
+    ) -> bool {
+        let mut surprised = false;
+        for (change, outcome) in changes.into_iter().zip(outcomes) {
+            let key = change.key();
+            match outcome {
+                Ok(()) => {
+                    journal::changed(&change, desired, &self.previous, &self.kernel);
+                    self.kernel.apply(&change);
+                    self.refused.remove(&key);
+                    // Only the kernel knows what it chose where it was free to choose.
+                    if let Change::Add(route) | Change::Replace(_, route) = &change {
+                        surprised |= route.hops.iter().any(|hop| hop.interface.is_none());
+                    }
+                }
+                // Somebody was faster. Gone is gone; for the rest look again before judging.
+                Err(refusal) if !last && outdated(&change, refusal.errno) => surprised = true,
+                Err(refusal) => {
+                    self.refused.insert(key, (change, refusal.to_string()));
+                }
+            }
+        }
+        surprised
+    }
+
+    fn publish(&mut self, desired: &Arc<Desired>, installed: &watch::Sender<Arc<Installed>>) {
+        let refused = self.refused.iter().map(|(key, (_, reason))| (*key, reason.clone())).collect();
+        let current = status::evaluate(desired, &self.kernel, self.mark, &refused);
+        if current != self.previous.1 {
+            journal::transitions(desired, &self.previous.1, &current);
+            installed.send_replace(Arc::new(current.clone()));
+            self.previous.1 = current;
+        }
+        self.previous.0 = desired.clone();
+    }
+}
+
+/// Whether a refusal only means that the kernel had changed before.
+fn outdated(change: &Change, errno: Errno) -> bool {
+    match change {
+        Change::Add(_) => errno == Errno::EEXIST,
+        Change::Replace(..) | Change::Remove(_) => {
+            matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV)
+        }
+    }
+}
+
+fn forbidden(outcome: &Result<(), Refusal>) -> bool {
+    outcome.as_ref().is_err_and(|refusal| matches!(refusal.errno, Errno::EPERM | Errno::EACCES))
+}
+
+/// Asks for the removal of a route of ours that is never there, so that a lack of rights shows at once and not with
+/// the first Pod. 192.0.2.1 is for documentation (RFC 5737).
+fn probe(mark: Mark) -> Change {
+    Change::Remove(KernelRoute {
+        key: RouteKey::main(Prefix::host([192, 0, 2, 1].into())),
+        tos: 0,
+        metric: mark.metric,
+        protocol: mark.protocol,
+        kind: RouteKind::Blackhole,
+        scope: 0,
+        hops: Vec::new(),
+        preferred_source: None,
+        other_attributes: false,
+    })
 }

@@ -140,6 +140,7 @@ impl Gate {
             routes,
             verify: plan.foreign_addresses(),
             peers: plan.peers.iter().filter_map(PeerPlan::address).collect(),
+            peer_interfaces: plan.peers.iter().filter_map(PeerPlan::interface).map(str::to_owned).collect(),
             complete: true,
         };
         if self.desired.complete && next == *self.desired {

@@ -20,6 +20,17 @@ pub struct Installed {
     pub interfaces: BTreeMap<String, Interface>,
     /// The gateways of the main table's best default routes that are not ours; IPv4 first.
     pub default_gateways: Vec<DefaultGateway>,
+    /// What the task has met since it was started.
+    pub counters: Counters,
+}
+
+/// Totals since the task was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Routes of ours that somebody or something had removed or changed and that were put right.
+    pub repairs: u64,
+    /// Times that the kernel had more events than the buffer held, each followed by reading everything.
+    pub overruns: u64,
 }
 
 impl Installed {

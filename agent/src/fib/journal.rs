@@ -6,30 +6,35 @@ use super::{
     kernel::{Change, Kernel},
 };
 
-/// A change that the kernel has accepted and that is not the plain consequence of a new plan: a repair.
+/// A change that the kernel has accepted. Whether it is a repair: not the plain consequence of a new plan.
 pub(super) fn changed(
     change: &Change,
     desired: &Desired,
-    previous: &(Arc<Desired>, Installed),
+    previous: &(Arc<Desired>, Arc<Installed>),
     kernel: &Kernel,
-) {
+) -> bool {
     let key = change.key();
     let (before, installed) = previous;
     let target = desired.routes.get(&key);
     let unchanged = target.is_some() && before.routes.get(&key) == target;
     let stood = installed.routes.get(&key).is_some_and(RouteStatus::delivers);
+    let (prefix, table) = (key.prefix, key.table);
     match change {
         Change::Add(route) if unchanged && stood => {
-            tracing::warn!(prefix = %key.prefix, table = key.table, "route was gone, put back: {}", kernel.describe(route));
+            tracing::warn!(%prefix, table, "route was gone, put back: {}", kernel.describe(route));
+            true
         }
         Change::Replace(old, new) if unchanged && stood => {
             let (old, new) = (kernel.describe(old), kernel.describe(new));
-            tracing::warn!(prefix = %key.prefix, table = key.table, "route was changed, put right: {new} instead of {old}");
+            tracing::warn!(%prefix, table, "route was changed, put right: {new} instead of {old}");
+            true
         }
         Change::Remove(route) => {
-            tracing::info!(prefix = %key.prefix, table = key.table, "route removed: {}", kernel.describe(route));
+            tracing::info!(%prefix, table, "route removed: {}", kernel.describe(route));
+            false
         }
-        Change::Add(_) | Change::Replace(..) => {}
+        // Told by the transition of its status.
+        Change::Add(_) | Change::Replace(..) => false,
     }
 }
 

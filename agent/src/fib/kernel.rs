@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use plainroute_bgp::Prefix;
 
-use super::{Interface, RouteKey};
+use super::{Interface, NextHop, RouteKey, Target};
 
 /// What makes a route ours: both numbers, not one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,6 +241,23 @@ impl Kernel {
             (link.name.clone(), interface)
         };
         self.links.iter().map(interface).collect()
+    }
+
+    /// The route in the words of what is desired; `None` for what nobody can desire.
+    pub(super) fn target(&self, route: &KernelRoute) -> Option<Target> {
+        let interface = |hop: &Hop| hop.interface.map(|index| self.name(index));
+        match (route.kind, route.hops.as_slice()) {
+            (RouteKind::Unicast, [hop @ Hop { gateway: None, .. }]) => {
+                Some(Target::Device { interface: interface(hop)? })
+            }
+            (RouteKind::Unicast, hops) => {
+                let next_hop = |hop: &Hop| Some(NextHop { gateway: hop.gateway?, interface: interface(hop) });
+                Some(Target::Via { next_hops: hops.iter().map(next_hop).collect::<Option<_>>()? })
+            }
+            (RouteKind::Unreachable, _) => Some(Target::Unreachable),
+            (RouteKind::Blackhole, _) => Some(Target::Blackhole),
+            (RouteKind::Prohibit | RouteKind::Throw | RouteKind::Other(_), _) => None,
+        }
     }
 
     /// Where a route leads, as `ip route` would say it.

@@ -19,5 +19,5 @@ mod status;
 mod task;
 
 pub use desired::{Desired, NextHop, RouteKey, TABLE_MAIN, Target};
-pub use installed::{DefaultGateway, Delivery, ForeignRoute, Installed, Interface, RouteStatus};
+pub use installed::{Counters, DefaultGateway, Delivery, ForeignRoute, Installed, Interface, RouteStatus};
 pub use task::{FibConfig, FibError, run};

@@ -22,10 +22,13 @@ pub(super) fn evaluate(
         generation: desired.generation,
         synced: true,
         routes: desired.routes.iter().map(status).collect(),
-        stale: stale(desired, kernel, mark).map(|route| route.key).collect(),
+        stale: stale(desired, kernel, mark)
+            .filter_map(|route| Some((route.key, kernel.target(route)?)))
+            .collect(),
         delivery: delivery::deliveries(desired, kernel, mark),
         interfaces: kernel.interfaces(),
         default_gateways: delivery::default_gateways(kernel, mark),
+        counters: Default::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Desired, Installed, RouteKey, TABLE_MAIN,
+    Counters, Desired, Installed, RouteKey, TABLE_MAIN,
     diff::diff,
     journal,
     kernel::{Change, Kernel, KernelRoute, Mark, RouteKind},
@@ -28,13 +28,16 @@ use super::{
 
 /// Events come in bursts; this much later one dump answers for them all.
 const GATHER: Duration = Duration::from_millis(1);
-/// After a link or address event the kernel's own clean-up of routes may still be under way, and IPv4 does not
-/// report it: the event is sent first. So the kernel is read again after these.
-const AFTERMATH: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
+/// The kernel tells of a link or an address first and acts on it then: it drops IPv4 routes without a word, and a
+/// link that is up may not take IPv6 routes yet. So after these it is read, and what it refused is tried, again.
+const AFTERMATH: [Duration; 3] =
+    [Duration::from_millis(5), Duration::from_millis(25), Duration::from_millis(250)];
 /// Reading on events takes at most a fifth of one core: the rest after a read is this many times its length.
 const READ_REST: u32 = 4;
 /// How often known and real state may differ in one pass before it counts as a refusal.
 const ROUNDS: usize = 3;
+/// After a dump that was interrupted too often.
+const READ_AGAIN: Duration = Duration::from_millis(20);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 const REOPEN: Duration = Duration::from_secs(1);
@@ -48,12 +51,19 @@ pub struct FibConfig {
     pub metric: u32,
     /// How often the kernel is compared with what is desired although nothing was reported.
     pub audit_interval: Duration,
+    /// Room for events of the kernel, in bytes. A smaller one only means more reading when there is a storm.
+    pub monitor_buffer: usize,
 }
 
 impl Default for FibConfig {
     /// Protocol 188, metric 88: behind a static route (0), FRR's (20) and BIRD's (32), before DHCP's (100 and more).
     fn default() -> FibConfig {
-        FibConfig { protocol: 188, metric: 88, audit_interval: Duration::from_secs(30) }
+        FibConfig {
+            protocol: 188,
+            metric: 88,
+            audit_interval: Duration::from_secs(30),
+            monitor_buffer: 16 << 20,
+        }
     }
 }
 
@@ -119,8 +129,9 @@ struct Task {
     tables: BTreeSet<u32>,
     /// Whether the kernel has been read at least once.
     synced: bool,
-    /// What to read again, and when.
-    stale: Notice,
+    /// Whether links are to be read too; routes always are.
+    links_stale: bool,
+    /// When the kernel is to be read, and when it may be at the earliest.
     read_at: Option<Instant>,
     not_before: Instant,
     aftermath: Vec<Instant>,
@@ -129,14 +140,15 @@ struct Task {
     refused: BTreeMap<RouteKey, (Change, String)>,
     retry_at: Option<Instant>,
     retry_after: Duration,
+    counters: Counters,
     /// What was wanted and published last, to tell a transition from a state.
-    previous: (Arc<Desired>, Installed),
+    previous: (Arc<Desired>, Arc<Installed>),
 }
 
 impl Task {
     async fn open(config: &FibConfig) -> Result<Result<Task, Ended>, FibError> {
         let mut requests = Requests::open().map_err(FibError::Open)?;
-        let monitor = Monitor::open(requests.port()).map_err(FibError::Open)?;
+        let monitor = Monitor::open(requests.port(), config.monitor_buffer).map_err(FibError::Open)?;
         let mark = Mark { protocol: config.protocol, metric: config.metric };
         match requests.change(&[probe(mark)]).await {
             Ok(outcomes) if outcomes.iter().any(forbidden) => return Err(FibError::Permission),
@@ -152,7 +164,7 @@ impl Task {
             kernel: Kernel::default(),
             tables: BTreeSet::new(),
             synced: false,
-            stale: Notice { overrun: true, ..Notice::default() },
+            links_stale: true,
             read_at: Some(now),
             not_before: now,
             aftermath: Vec::new(),
@@ -160,6 +172,7 @@ impl Task {
             refused: BTreeMap::new(),
             retry_at: None,
             retry_after: RETRY_FIRST,
+            counters: Counters::default(),
             previous: Default::default(),
         }))
     }
@@ -201,10 +214,9 @@ impl Task {
 
     fn note(&mut self, notice: Notice) {
         let now = Instant::now();
-        self.stale.links |= notice.links;
-        self.stale.routes |= notice.routes;
-        self.stale.overrun |= notice.overrun;
+        self.links_stale |= notice.links || notice.overrun;
         if notice.overrun {
+            self.counters.overruns += 1;
             tracing::warn!("the kernel dropped events, reading everything again");
         }
         if notice.links || notice.overrun {
@@ -222,7 +234,7 @@ impl Task {
     fn run_timers(&mut self) {
         let now = Instant::now();
         if self.audit_at <= now || self.retry_at.is_some_and(|at| at <= now) {
-            self.stale.overrun = true;
+            self.links_stale = true;
             self.read_at = Some(now);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -231,7 +243,8 @@ impl Task {
         }
         if self.aftermath.first().is_some_and(|at| *at <= now) {
             self.aftermath.remove(0);
-            self.stale.links = true;
+            self.refused.clear();
+            self.links_stale = true;
             self.read_soon(now);
         }
     }
@@ -241,7 +254,6 @@ impl Task {
         self.run_timers();
         let tables: BTreeSet<u32> = desired.routes.keys().map(|key| key.table).chain([TABLE_MAIN]).collect();
         if !tables.is_subset(&self.tables) {
-            self.stale.routes = true;
             self.read_at = Some(Instant::now());
         }
         for round in 1..=ROUNDS {
@@ -250,7 +262,7 @@ impl Task {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                         tracing::debug!("{error}");
-                        self.read_at = Some(Instant::now() + AFTERMATH[0]);
+                        self.read_at = Some(Instant::now() + READ_AGAIN);
                     }
                     Err(error) => return Err(error.into()),
                 }
@@ -273,7 +285,7 @@ impl Task {
             if !surprised {
                 break;
             }
-            self.stale.overrun = true;
+            self.links_stale = true;
             self.read_at = Some(Instant::now());
         }
         self.refused.retain(|key, _| desired.routes.contains_key(key));
@@ -290,21 +302,20 @@ impl Task {
     /// Reads what is stale.
     async fn read(&mut self, tables: &BTreeSet<u32>) -> io::Result<()> {
         let began = Instant::now();
-        let stale = self.stale;
-        if stale.links || stale.overrun {
+        if self.links_stale {
             let links = self.requests.links().await?;
             if links != *self.kernel.links() {
                 // A link that appeared or came up may make good what was refused.
                 self.refused.clear();
                 self.kernel.set_links(links);
             }
+            self.links_stale = false;
         }
         let listed: Vec<u32> = tables.iter().copied().collect();
         let routes = self.requests.routes(&listed, self.mark.protocol).await?;
         self.kernel.set_routes(routes);
         self.tables.clone_from(tables);
         self.synced = true;
-        self.stale = Notice::default();
         self.read_at = None;
         let ended = Instant::now();
         self.not_before = ended + (ended - began) * READ_REST;
@@ -326,7 +337,9 @@ impl Task {
             let key = change.key();
             match outcome {
                 Ok(()) => {
-                    journal::changed(&change, desired, &self.previous, &self.kernel);
+                    if journal::changed(&change, desired, &self.previous, &self.kernel) {
+                        self.counters.repairs += 1;
+                    }
                     self.kernel.apply(&change);
                     self.refused.remove(&key);
                     // Only the kernel knows what it chose where it was free to choose.
@@ -346,11 +359,12 @@ impl Task {
 
     fn publish(&mut self, desired: &Arc<Desired>, installed: &watch::Sender<Arc<Installed>>) {
         let refused = self.refused.iter().map(|(key, (_, reason))| (*key, reason.clone())).collect();
-        let current = status::evaluate(desired, &self.kernel, self.mark, &refused);
-        if current != self.previous.1 {
+        let counters = self.counters;
+        let current = Installed { counters, ..status::evaluate(desired, &self.kernel, self.mark, &refused) };
+        if current != *self.previous.1 {
             journal::transitions(desired, &self.previous.1, &current);
-            installed.send_replace(Arc::new(current.clone()));
-            self.previous.1 = current;
+            self.previous.1 = Arc::new(current);
+            installed.send_replace(Arc::clone(&self.previous.1));
         }
         self.previous.0 = desired.clone();
     }

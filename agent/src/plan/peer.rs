@@ -37,6 +37,14 @@ impl PeerPlan {
             PeerTarget::Interface(_) | PeerTarget::AutoDiscovery(_) => None,
         }
     }
+
+    /// The interface that the peer is behind, where that is what names it.
+    pub fn interface(&self) -> Option<&str> {
+        match self.spec.target() {
+            PeerTarget::Interface(interface) => Some(interface),
+            PeerTarget::Address(_) | PeerTarget::AutoDiscovery(_) => None,
+        }
+    }
 }
 
 /// The peers of this node, with the labels that advertisements select by.

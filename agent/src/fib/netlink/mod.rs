@@ -24,8 +24,6 @@ use super::kernel::{Change, KernelRoute, Link};
 
 /// Requests per datagram: fewer system calls, and their answers still fit any receive buffer.
 const BATCH: usize = 64;
-/// Room for the events of a storm: with the default buffer 20,000 events leave 256.
-const MONITOR_BUFFER: usize = 16 << 20;
 const REQUEST_BUFFER: usize = 4 << 20;
 /// The kernel's dumps come in datagrams of up to 32 KiB.
 const DATAGRAM: usize = 64 << 10;
@@ -264,10 +262,10 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn open(own_port: u32) -> io::Result<Monitor> {
+    pub(super) fn open(own_port: u32, buffer: usize) -> io::Result<Monitor> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         socket.socket_mut().bind_auto()?;
-        enlarge(&socket, MONITOR_BUFFER);
+        enlarge(&socket, buffer);
         for group in GROUPS {
             socket.socket_ref().add_membership(group)?;
         }

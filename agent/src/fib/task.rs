@@ -370,13 +370,14 @@ impl Task {
     }
 }
 
-/// Whether a refusal only means that the kernel had changed before.
+/// Whether a refusal means that the kernel is not as it was known: then it is read and decided anew.
 fn outdated(change: &Change, errno: Errno) -> bool {
     match change {
-        Change::Add(_) => errno == Errno::EEXIST,
-        Change::Replace(..) | Change::Remove(_) => {
-            matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV)
+        Change::Add(_) => matches!(errno, Errno::EEXIST | Errno::ENETDOWN | Errno::ENODEV),
+        Change::Replace(..) => {
+            matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENETDOWN | Errno::ENODEV)
         }
+        Change::Remove(_) => matches!(errno, Errno::ESRCH | Errno::ENOENT | Errno::ENODEV),
     }
 }
 

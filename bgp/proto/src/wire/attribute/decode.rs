@@ -94,9 +94,7 @@ impl AttributeList {
 
     /// Whether there was any attribute besides MP_UNREACH_NLRI.
     pub(in super::super) fn has_more_than_unreach(&self) -> bool {
-        let mut codes = 0..=u8::MAX;
-        self.reset.is_some() && !self.has(code::MP_UNREACH_NLRI)
-            || codes.any(|code| code != code::MP_UNREACH_NLRI && self.has(code))
+        (0..=u8::MAX).any(|code| code != code::MP_UNREACH_NLRI && self.has(code))
     }
 
     /// Reads the list. The error resets the session.

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 pub mod cni_cache;
 pub mod directory;
 pub mod kubernetes;
+mod watch;
 
 pub use cni_cache::HostLink;
 

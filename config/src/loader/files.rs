@@ -33,6 +33,29 @@ impl Input {
         io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)?;
         Ok(Input::Stdin(bytes))
     }
+
+    /// The files that are read: the path itself, or those of the directory in the order of their names.
+    pub fn files(&self) -> io::Result<Vec<PathBuf>> {
+        let path = match self {
+            Input::Path(path) if fs::metadata(path)?.is_dir() => path,
+            Input::Path(path) => return Ok(vec![path.clone()]),
+            Input::Stdin(_) => return Ok(Vec::new()),
+        };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let file = entry?.path();
+            // Hidden entries are editors' swap files and the `..data` links of a ConfigMap mount. A dangling link is
+            // taken along, so that reading it says so.
+            if is_yaml(&file) && !file.is_dir() {
+                files.push(file);
+            }
+        }
+        if files.is_empty() {
+            return Err(io::Error::other("the directory has no *.yaml or *.yml file"));
+        }
+        files.sort();
+        Ok(files)
+    }
 }
 
 /// A file's name and text.
@@ -43,40 +66,19 @@ pub(super) struct Text {
 
 /// The texts behind an input, those of a directory in the order of their names.
 pub(super) fn read(input: &Input, errors: &mut Vec<ConfigError>) -> Vec<Text> {
-    let (path, bytes) = match input {
-        Input::Stdin(bytes) => (STDIN.1.to_owned(), Ok(bytes.clone())),
-        Input::Path(path) => match files_of(path) {
-            Err(message) => {
-                errors.push(ConfigError::of_file(&path.display().to_string(), message));
-                return Vec::new();
-            }
-            Ok(Some(files)) => return files.iter().filter_map(|file| read_file(file, errors)).collect(),
-            Ok(None) => return read_file(path, errors).into_iter().collect(),
-        },
+    let path = match input {
+        Input::Path(path) => path,
+        Input::Stdin(bytes) => {
+            return text(STDIN.1, bytes.clone()).map_err(|error| errors.push(error)).into_iter().collect();
+        }
     };
-    bytes.and_then(|bytes| text(&path, bytes)).map_err(|error| errors.push(error)).into_iter().collect()
-}
-
-/// The files of a directory; `None` where `path` is none.
-fn files_of(path: &Path) -> Result<Option<Vec<PathBuf>>, String> {
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_dir() {
-        return Ok(None);
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).map_err(|error| error.to_string())? {
-        let file = entry.map_err(|error| error.to_string())?.path();
-        // Hidden entries are editors' swap files and the `..data` links of a ConfigMap mount. A dangling link is
-        // taken along, so that reading it says so.
-        if is_yaml(&file) && !file.is_dir() {
-            files.push(file);
+    match input.files() {
+        Ok(files) => files.iter().filter_map(|file| read_file(file, errors)).collect(),
+        Err(error) => {
+            errors.push(ConfigError::of_file(&path.display().to_string(), error.to_string()));
+            Vec::new()
         }
     }
-    if files.is_empty() {
-        return Err("the directory has no *.yaml or *.yml file".to_owned());
-    }
-    files.sort();
-    Ok(Some(files))
 }
 
 /// Whether a file of that name counts in a directory.

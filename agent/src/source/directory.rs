@@ -96,8 +96,14 @@ impl FileSource {
     /// A file that had something in it and has nothing now. It is valid YAML, but more likely a writer is between
     /// truncating and writing; a file that is to say nothing can say so in a comment.
     fn emptied(&self) -> Option<&Path> {
-        let empty = |path: &&PathBuf| self.seen.get(*path).is_some_and(|stamp| stamp.is_some_and(|s| s.size == 0));
-        self.accepted.iter().filter(|(_, size)| **size > 0).map(|(path, _)| path).find(empty).map(PathBuf::as_path)
+        let empty =
+            |path: &&PathBuf| self.seen.get(*path).is_some_and(|stamp| stamp.is_some_and(|s| s.size == 0));
+        self.accepted
+            .iter()
+            .filter(|(_, size)| **size > 0)
+            .map(|(path, _)| path)
+            .find(empty)
+            .map(PathBuf::as_path)
     }
 }
 

@@ -46,7 +46,8 @@ impl Watch {
             }
             wake.notify_one();
         });
-        let watcher = watcher.inspect_err(|error| tracing::warn!(%error, "cannot watch files; polling them")).ok();
+        let watcher =
+            watcher.inspect_err(|error| tracing::warn!(%error, "cannot watch files; polling them")).ok();
         Watch { watcher, watched: BTreeSet::new(), changed, blind: false }
     }
 

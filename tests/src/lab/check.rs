@@ -30,7 +30,7 @@ impl Expect {
                 // A router shows the link-local next hop of an IPv6 route beside the global one.
                 let global: BTreeSet<IpAddr> =
                     seen.iter().copied().filter(|hop| !is_link_local(hop)).collect();
-                ensure!(global == via.iter().copied().collect(), "via {}", list(seen));
+                ensure!(global == *via, "via {}", list(seen));
             }
             Expect::NoRoute { node, prefix } => {
                 let table = learned(lab.node(node)?, family_of(prefix))?;
@@ -38,20 +38,19 @@ impl Expect {
                     bail!("it is there, via {}", list(seen));
                 }
             }
-            Expect::Kernel { node, prefix, dev, via, protocol } => {
-                let ipv6 = via.iter().flatten().next().map_or(prefix.contains(':'), IpAddr::is_ipv6);
-                let routes = kernel_routes(lab.node(node)?, prefix, ipv6)?;
-                let fits = |route: &Value| {
-                    dev.as_ref().is_none_or(|dev| route["dev"].as_str() == Some(dev))
-                        && via.as_ref().is_none_or(|via| gateways(route) == via.iter().copied().collect())
-                        && protocol
-                            .is_none_or(|number| route["protocol"].as_str() == Some(&number.to_string()))
-                };
-                ensure!(routes.iter().any(fits), "{}", Value::Array(routes));
+            Expect::Kernel { node, prefix, by, via, protocol } => {
+                let mut routes = kernel_routes(lab.node(node)?, prefix)?;
+                let seen = Value::from(routes.clone());
+                if let Some(number) = protocol {
+                    routes.retain(|route| route["protocol"].as_str() == Some(&number.to_string()));
+                }
+                ensure!(!routes.is_empty(), "{seen}");
+                ensure!(by.as_ref().is_none_or(|by| *by == of_hops(&routes, interface)), "{seen}");
+                ensure!(via.as_ref().is_none_or(|via| *via == of_hops(&routes, gateway)), "{seen}");
             }
-            Expect::NoKernel { node, prefix, ipv6 } => {
-                let routes = kernel_routes(lab.node(node)?, prefix, *ipv6 || prefix.contains(':'))?;
-                ensure!(routes.is_empty(), "{}", Value::Array(routes));
+            Expect::NoKernel { node, prefix } => {
+                let routes = kernel_routes(lab.node(node)?, prefix)?;
+                ensure!(routes.is_empty(), "{}", Value::from(routes));
             }
             Expect::Ping { from, to } => ensure!(ping(lab.node(from)?, *to)?, "no answer within a second"),
             Expect::NoPing { from, to } => ensure!(!ping(lab.node(from)?, *to)?, "an answer"),
@@ -86,20 +85,20 @@ impl fmt::Display for Expect {
             Expect::Bgp { node, neighbor, state } => write!(f, "{node}'s session with {neighbor} is {state}"),
             Expect::Route { node, prefix, via } => write!(f, "{node} has learned {prefix} via {}", list(via)),
             Expect::NoRoute { node, prefix } => write!(f, "{node} has not learned {prefix}"),
-            Expect::Kernel { node, prefix, dev, via, protocol } => {
+            Expect::Kernel { node, prefix, by, via, protocol } => {
                 write!(f, "{node}'s kernel has a route to {prefix}")?;
                 if let Some(via) = via {
                     write!(f, " via {}", list(via))?;
                 }
-                if let Some(dev) = dev {
-                    write!(f, " by {dev}")?;
+                if let Some(by) = by {
+                    write!(f, " by {}", by.iter().cloned().collect::<Vec<_>>().join(", "))?;
                 }
                 if let Some(protocol) = protocol {
                     write!(f, " of protocol {protocol}")?;
                 }
                 Ok(())
             }
-            Expect::NoKernel { node, prefix, .. } => write!(f, "{node}'s kernel has no route to {prefix}"),
+            Expect::NoKernel { node, prefix } => write!(f, "{node}'s kernel has no route to {prefix}"),
             Expect::Ping { from, to } => write!(f, "{from} reaches {to}"),
             Expect::NoPing { from, to } => write!(f, "{from} does not reach {to}"),
             Expect::Source { from, at, is, .. } => write!(f, "{at} sees {from} as {is}"),
@@ -140,9 +139,8 @@ fn learned(node: &Node, family: Family) -> Result<Table> {
 }
 
 /// The routes of exactly this prefix in the main table, as `ip` shows them, numbers for names.
-fn kernel_routes(node: &Node, prefix: &str, ipv6: bool) -> Result<Vec<Value>> {
-    let family = if ipv6 { "-6" } else { "-4" };
-    // Only our own exit code for "no such table" is not an error: there, no route was ever added.
+fn kernel_routes(node: &Node, prefix: &str) -> Result<Vec<Value>> {
+    let family = if prefix.contains(':') { "-6" } else { "-4" };
     let output = node.run(&["ip", "-j", "-N", family, "route", "show", "exact", prefix])?;
     if output.trim().is_empty() {
         return Ok(Vec::new());
@@ -150,13 +148,19 @@ fn kernel_routes(node: &Node, prefix: &str, ipv6: bool) -> Result<Vec<Value>> {
     serde_json::from_str(&output).with_context(|| format!("`ip route` said: {output}"))
 }
 
-fn gateways(route: &Value) -> BTreeSet<IpAddr> {
-    let hops = route["nexthops"].as_array().into_iter().flatten();
-    let gateway = |hop: &Value| {
-        let text = hop["gateway"].as_str().or_else(|| hop["via"]["host"].as_str())?;
-        text.parse().ok()
-    };
-    hops.chain(std::iter::once(route)).filter_map(gateway).collect()
+/// What `pick` gives for each next hop of the routes; a route with one next hop carries it itself.
+fn of_hops<T: Ord>(routes: &[Value], pick: impl Fn(&Value) -> Option<T>) -> BTreeSet<T> {
+    let hops = |route: &Value| route["nexthops"].as_array().cloned().unwrap_or_else(|| vec![route.clone()]);
+    routes.iter().flat_map(hops).filter_map(|hop| pick(&hop)).collect()
+}
+
+fn gateway(hop: &Value) -> Option<IpAddr> {
+    // `via` where the next hop is of the other family (RFC 8950).
+    hop["gateway"].as_str().or_else(|| hop["via"]["host"].as_str())?.parse().ok()
+}
+
+fn interface(hop: &Value) -> Option<String> {
+    hop["dev"].as_str().map(str::to_owned)
 }
 
 fn ping(node: &Node, to: IpAddr) -> Result<bool> {

@@ -1,5 +1,6 @@
 //! `expect.yaml`: what must be true of a lab, as steps in order. Each step may do something and then says what holds.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -144,7 +145,7 @@ pub enum Expect {
         /// The prefix.
         prefix: String,
         /// The next hops, in any order.
-        via: Vec<IpAddr>,
+        via: BTreeSet<IpAddr>,
     },
     /// A router has not learned a prefix.
     NoRoute {
@@ -153,16 +154,16 @@ pub enum Expect {
         /// The prefix.
         prefix: String,
     },
-    /// The kernel of a node has a route.
+    /// The kernel of a node has a route of exactly this prefix.
     Kernel {
         /// The node.
         node: String,
-        /// The prefix; `default` for the default route.
+        /// The prefix.
         prefix: String,
-        /// The outgoing interface.
-        dev: Option<String>,
+        /// The outgoing interfaces, in any order.
+        by: Option<BTreeSet<String>>,
         /// The next hops, in any order.
-        via: Option<Vec<IpAddr>>,
+        via: Option<BTreeSet<IpAddr>>,
         /// The route protocol's number.
         protocol: Option<u8>,
     },
@@ -170,11 +171,8 @@ pub enum Expect {
     NoKernel {
         /// The node.
         node: String,
-        /// The prefix; `default` for the default route.
+        /// The prefix.
         prefix: String,
-        /// Whether that is asked of IPv6's default route.
-        #[serde(default)]
-        ipv6: bool,
     },
     /// A ping is answered.
     Ping {

@@ -18,7 +18,9 @@ pub enum Image {
 
 /// As the image's own start script: the daemons that are switched on, then /etc/frr/frr.conf for all of them by vtysh.
 const FRR: &str = r#"
-mkdir -p /run/frr && chown frr:frr /run/frr && . /etc/frr/daemons
+. /etc/frr/daemons
+# Left by a daemon that was killed, a socket would look like readiness.
+rm -f /run/frr/*.vty /run/frr/zserv.api
 for daemon in zebra staticd bgpd bfdd; do
   eval "wanted=\$$daemon"
   [ "$daemon" = zebra ] || [ "$wanted" = yes ] || continue
@@ -29,7 +31,7 @@ vtysh -b
 wait
 "#;
 
-const BIRD: &str = "mkdir -p /run/bird && exec bird -f -c /etc/bird/bird.conf";
+const BIRD: &str = "exec bird -f -c /etc/bird/bird.conf";
 
 impl Image {
     /// Recognises an image by the last part of its name.

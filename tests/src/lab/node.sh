@@ -11,6 +11,8 @@ cd "$root"
 mkdir -p usr etc dev proc sys run tmp root home old var/log var/lib var/tmp var/cache
 chmod 1777 tmp var/tmp
 ln -s ../run var/run
+# As the packages' services do at start.
+mkdir run/bird && install -d -o frr -g frr run/frr 2>/dev/null || true
 for link in bin sbin lib lib32 lib64 libx32; do
   if [ -h "/$link" ]; then
     cp -a "/$link" "$link"

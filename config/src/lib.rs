@@ -8,6 +8,7 @@ mod bounded;
 mod kinds;
 mod loader;
 mod rules;
+mod scoped;
 mod selector;
 mod value;
 
@@ -15,5 +16,6 @@ pub use bounded::{Bounded, Port};
 pub use kinds::*;
 pub use loader::{ConfigError, ConfigErrors, Input, Loaded, Located, Origin, load, load_inputs};
 pub use rules::{Spec, Violation, Violations};
+pub use scoped::ScopedAddress;
 pub use selector::{LabelSelector, Labels, Operator, Requirement};
 pub use value::{AddressOrCidr, Cidr, Parsed, RouteTable, Written};

@@ -61,6 +61,7 @@ fn what_is_left_out_has_the_contracts_default() {
     assert_eq!(*peer.peer_asn, Asn::new(4_200_000_000).unwrap());
     assert_eq!((peer.secret(), peer.bfd, peer.families()), (None, None, Families::ALL));
     assert!(peer.import.is_empty());
+    assert_eq!((peer.target(), peer.scope()), (PeerTarget::Address(ip("fe80::1")), Some("eth0")));
     // Apart from what names that very peer, the minimal peer is the contract's.
     let whole = self::peer(&full);
     peer.timers.keep_alive_time_seconds = whole.timers.keep_alive_time_seconds;
@@ -132,4 +133,41 @@ fn our_kinds_read_from_json_are_checked_whole_too() {
     let other = sound.replace("BGPPeer", "IPPool");
     let error = serde_json::from_str::<plainroute_config::BgpPeer>(&other).unwrap_err().to_string();
     assert!(error.contains("this is IPPool of plainroute.dev/v1alpha1, not BGPPeer"), "{error}");
+}
+
+/// The API server takes only structural schemas: every value has a type, or says that it is a number or a text.
+#[test]
+fn every_field_of_every_spec_has_a_type_in_its_schema() {
+    fn untyped(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
+        let fields = schema["properties"].as_object().into_iter().flatten();
+        let below = fields.map(|(name, field)| (format!("{path}.{name}"), field));
+        let items = schema.get("items").map(|items| (format!("{path}[]"), items));
+        for (path, field) in below.chain(items) {
+            untyped(&path, field, found);
+        }
+        let one_of =
+            schema["oneOf"].as_array().is_some_and(|all| all.iter().all(|one| one["type"] == "string"));
+        let option =
+            schema["anyOf"].as_array().is_some_and(|all| all.iter().any(|one| one["type"] == "null"));
+        let typed = schema.get("type").is_some() || schema["x-kubernetes-int-or-string"] == true;
+        if !typed && !one_of && !option {
+            found.push(format!("{path}: {schema}"));
+        }
+    }
+    let settings =
+        schemars::generate::SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
+    let mut generator = settings.into_generator();
+    let schemas = [
+        ("AgentConfig", generator.root_schema_for::<plainroute_config::AgentConfigSpec>()),
+        ("BGPPeer", generator.root_schema_for::<BgpPeerSpec>()),
+        ("BGPAdvertisement", generator.root_schema_for::<plainroute_config::BgpAdvertisementSpec>()),
+        ("IPPool", generator.root_schema_for::<plainroute_config::IpPoolSpec>()),
+        ("Egress", generator.root_schema_for::<plainroute_config::EgressSpec>()),
+    ];
+    let mut found = Vec::new();
+    for (kind, schema) in &schemas {
+        assert!(schema.as_value()["properties"].as_object().is_some_and(|fields| fields.len() > 3), "{kind}");
+        untyped(kind, schema.as_value(), &mut found);
+    }
+    assert_eq!(found, Vec::<String>::new());
 }

@@ -2,6 +2,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use plainroute_config::{Input, load, load_inputs};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 fn namespace(name: &str) -> String {
@@ -102,4 +103,29 @@ fn an_error_under_an_anchor_is_told_where_it_is_written() {
     let errors = load_inputs(&[Input::Stdin(format!("{text}{peer}").into_bytes())]).unwrap_err();
     let told: Vec<_> = errors.iter().map(|e| (e.line, e.field.as_deref())).collect();
     assert_eq!(told, [(Some(1), Some("x-timers")), (Some(1), Some("spec.timers.holdTimeSeconds"))]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whatever a slip of the hand makes of a sound config, it is accepted or refused with a place inside the file.
+    #[test]
+    fn a_damaged_config_is_judged_and_never_a_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..4, "[ -~\\n\\té…]{0,3}"), 1..4),
+    ) {
+        let mut text: Vec<char> = fs::read_to_string("tests/good/contract.yaml").unwrap().chars().collect();
+        for (at, removed, inserted) in damage {
+            let at = at.index(text.len());
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = load_inputs(&[Input::Stdin(text.clone().into_bytes())]) {
+            let lines = text.lines().count() as u64 + 1;
+            for error in &errors {
+                prop_assert!(error.line.is_none_or(|line| (1..=lines).contains(&line)), "{error}\n{text}");
+                prop_assert!(!error.message.is_empty() && !errors.to_string().is_empty());
+            }
+        }
+    }
 }

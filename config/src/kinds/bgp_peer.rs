@@ -10,6 +10,7 @@ use crate::{
     Kind,
     bounded::{Bounded, Port},
     rules::{Spec, Violations},
+    scoped::{ScopedAddress, is_interface_name},
     selector::LabelSelector,
     value::{Cidr, Parsed},
 };
@@ -32,7 +33,7 @@ pub struct BgpPeerSpec {
     pub peer_asn: Parsed<Asn>,
     /// Its address; see [`BgpPeerSpec::target`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer_address: Option<Parsed<IpAddr>>,
+    pub peer_address: Option<Parsed<ScopedAddress>>,
     /// The interface behind which it is found by router advertisements; see [`BgpPeerSpec::target`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
@@ -210,11 +211,16 @@ impl BgpPeerSpec {
     /// Where the peer is. The rules let exactly one be set.
     pub fn target(&self) -> PeerTarget<'_> {
         match (&self.peer_address, &self.interface, self.auto_discovery) {
-            (Some(address), _, _) => PeerTarget::Address(**address),
+            (Some(address), _, _) => PeerTarget::Address(address.address()),
             (None, Some(interface), _) => PeerTarget::Interface(interface),
             (None, None, Some(discovery)) => PeerTarget::AutoDiscovery(discovery.mode),
             (None, None, None) => PeerTarget::AutoDiscovery(DiscoveryMode::DefaultGateway),
         }
+    }
+
+    /// The interface behind which a link-local `peerAddress` is.
+    pub fn scope(&self) -> Option<&str> {
+        self.peer_address.as_ref().and_then(|address| address.interface())
     }
 
     /// Where the TCP MD5 password is, if there is to be one. The rules let one be set at most.
@@ -290,7 +296,8 @@ impl BgpPeerSpec {
             }
             (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => {}
         }
-        if let Some(address) = &self.peer_address
+        let peer_address = self.peer_address.as_ref().map(|address| address.address());
+        if let Some(address) = peer_address
             && (address.is_unspecified() || address.is_multicast())
         {
             broken.add("peerAddress", format!("{address} is not the address of a router"));
@@ -303,12 +310,12 @@ impl BgpPeerSpec {
                 format!("`{name}` is not an interface name (1 to 15 characters, no / or space)"),
             );
         }
-        if let (Some(peer), Some(local)) = (&self.peer_address, &self.local_address)
+        if let (Some(peer), Some(local)) = (peer_address, &self.local_address)
             && peer.is_ipv4() != local.is_ipv4()
         {
             broken.add("localAddress", format!("{local} and peerAddress {peer} are of different families"));
         }
-        if self.local_address.is_some() && self.local_address == self.peer_address {
+        if peer_address.is_some() && self.local_address.map(|address| *address) == peer_address {
             broken.add("localAddress", "is the same as peerAddress");
         }
         if self.passive && self.listen_port == 0 {
@@ -374,11 +381,6 @@ impl ImportRule {
                 .add(format_args!("import[{index}].ge"), format!("{} is more than le {}", self.ge, self.le));
         }
     }
-}
-
-fn is_interface_name(name: &str) -> bool {
-    let plain = |c: char| c != '/' && c != ':' && !c.is_whitespace();
-    (1..=15).contains(&name.len()) && name != "." && name != ".." && name.chars().all(plain)
 }
 
 fn bgp_port() -> Port {

@@ -3,8 +3,6 @@
 # their own and mostly wait, so they run more at a time than there are cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-KUBELAB_BIN=$(scripts/kubelab.sh)
-export KUBELAB_BIN
 export RUST_BACKTRACE=1
 cargo build --locked --workspace --all-targets
 cargo test --locked --workspace --exclude plainroute-tests

@@ -160,6 +160,11 @@ impl Gate {
         &self.desired
     }
 
+    /// What it last said that it holds.
+    pub fn installed(&self) -> &Arc<Installed> {
+        &self.installed
+    }
+
     fn local_key(&self, prefix: Prefix) -> RouteKey {
         RouteKey { table: self.main_table, prefix }
     }

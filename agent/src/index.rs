@@ -3,6 +3,7 @@
 //! so nothing can be withdrawn by ignorance. Where a file and the API server know the same name, the file wins.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
@@ -47,6 +48,15 @@ pub enum Awaited {
     Objects(SourceName, Kind),
     /// The delivery records.
     HostLinks,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Awaited::Objects(source, kind) => write!(f, "{kind} from {source}"),
+            Awaited::HostLinks => write!(f, "delivery records from {}", SourceName::CniCache),
+        }
+    }
 }
 
 /// Merges what the sources say. Owned by the agent's main task.

@@ -3,9 +3,13 @@
 //! Data flows one way (docs/architecture.md): `source` -> `index` -> `plan` -> `fib` -> `gate` -> speaker. Each
 //! long-lived thing is owned by one task; `run` joins them.
 
+pub mod admin;
+pub mod cli;
 pub mod fib;
 pub mod gate;
 pub mod incarnation;
 pub mod index;
+mod peering;
 pub mod plan;
+pub mod run;
 pub mod source;

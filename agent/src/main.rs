@@ -1,1 +1,6 @@
-fn main() {}
+//! The binary: parses arguments and runs.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plainroute_agent::cli::run()
+}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use plainroute_bgp::{AfiSafi, Community, LargeCommunity};
 use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod, Withdraw};
+use plainroute_speaker::OriginAttributes;
 use serde::{Deserialize, Serialize};
 
 use super::{Reason, peer::Peers};
@@ -116,4 +117,16 @@ fn hold_back(pod: &Pod, withdraw: &Withdraw, now: Timestamp) -> Option<(Reason, 
     let seconds = withdraw.min_ready_seconds;
     let due = pod.ready_since?.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
     (due > now).then_some((Reason::ReadyTooShort { min_ready_seconds: seconds }, Some(due)))
+}
+
+impl From<&RouteAttributes> for OriginAttributes {
+    fn from(attributes: &RouteAttributes) -> OriginAttributes {
+        OriginAttributes {
+            communities: attributes.communities.iter().map(|community| **community).collect(),
+            large_communities: attributes.large_communities.iter().map(|community| **community).collect(),
+            local_pref: attributes.local_preference,
+            med: attributes.med,
+            as_path_prepend: attributes.as_path_prepend,
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Where objects come from. Each source is a task that sends [`Change`]s into one bounded channel; the index
 //! merges them. A source never guesses: until it has seen a complete set it sends nothing that counts as in sync,
 //! and an error is told as a [`Health`], never as a deletion.
+use std::fmt;
+
 use plainroute_config::{Kind, Object, ObjectKey};
 use tokio::sync::mpsc;
 
@@ -20,6 +22,16 @@ pub enum SourceName {
     Kubernetes,
     /// The result cache that libcni leaves on the node.
     CniCache,
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SourceName::Files => "Files",
+            SourceName::Kubernetes => "Kubernetes",
+            SourceName::CniCache => "CniCache",
+        })
+    }
 }
 
 /// What a source tells the index.

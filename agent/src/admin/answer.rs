@@ -1,0 +1,293 @@
+//! From the agent's state to what is answered. Pure.
+use std::time::SystemTime;
+
+use plainroute_bgp::{
+    Prefix,
+    wire::{AsPath, NextHop, PathAttributes, SegmentKind},
+};
+use plainroute_speaker::{AdvertisedRoute, PeerName, PeerStatus, ReceivedRoute};
+
+use super::{
+    Published,
+    view::{FamilyView, Health, KernelRouteView, PeerView, PodView, RouteView},
+};
+use crate::{
+    fib::{RouteKey, Target},
+    plan::{AddressPlan, Delivery, PodPlan},
+};
+
+pub(super) fn peer(name: &PeerName, status: &PeerStatus) -> PeerView {
+    let families = status.families.iter().map(|(family, counts)| {
+        let view = FamilyView {
+            negotiated: counts.negotiated,
+            originated: counts.originated,
+            advertised: counts.advertised,
+            accepted: counts.accepted,
+            stale: counts.stale,
+            rejected: counts.rejected,
+            not_advertised: counts.not_advertised.clone(),
+        };
+        (family.name().to_owned(), view)
+    });
+    let negotiated = status.negotiated.as_deref();
+    let (last_error, last_error_time) = status.last_error.clone().unzip();
+    PeerView {
+        name: name.to_string(),
+        address: status.peer_address,
+        interface: status.interface.clone(),
+        local_asn: status.local_asn.number(),
+        peer_asn: status.peer_asn.number(),
+        state: status.state.name().to_owned(),
+        since: timestamp(status.since_time),
+        seconds_in_state: status.since.elapsed().as_secs(),
+        local_address: status.local_address.map(|address| address.to_string()),
+        peer_router_id: negotiated.map(|agreed| agreed.peer_open.router_id.to_string()),
+        hold_time_seconds: negotiated.map(|agreed| agreed.hold_time.seconds()),
+        families: families.collect(),
+        blocked: status.blocked.clone(),
+        last_error,
+        last_error_time: last_error_time.map(timestamp),
+        established_count: status.counters.established,
+        lost_count: status.counters.lost,
+        updates_received: status.counters.updates_received,
+        updates_sent: status.counters.updates_sent,
+        malformed_updates: status.counters.malformed_updates,
+    }
+}
+
+/// A BGPPeer of this node that the speaker was never given.
+pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView> {
+    state.plan.peers.iter().filter(|peer| peer.refused.is_some()).map(|peer| PeerView {
+        name: peer.name.clone(),
+        address: peer.address().unwrap_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into()),
+        interface: peer.spec.interface.clone(),
+        local_asn: peer.local_asn.number(),
+        peer_asn: peer.spec.peer_asn.number(),
+        state: "Idle".to_owned(),
+        since: state.started,
+        seconds_in_state: 0,
+        local_address: None,
+        peer_router_id: None,
+        hold_time_seconds: None,
+        families: Default::default(),
+        blocked: peer.refused.clone(),
+        last_error: None,
+        last_error_time: None,
+        established_count: 0,
+        lost_count: 0,
+        updates_received: 0,
+        updates_sent: 0,
+        malformed_updates: 0,
+    })
+}
+
+fn timestamp(time: SystemTime) -> jiff::Timestamp {
+    jiff::Timestamp::try_from(time).unwrap_or_default()
+}
+
+pub(super) fn advertised(state: &Published, peer: &PeerName, route: &AdvertisedRoute) -> RouteView {
+    let holder = state.plan.addresses().find(|(_, address)| {
+        route.prefix.is_host() && address.address == route.prefix.address() && address.refused.is_none()
+    });
+    RouteView {
+        pod: holder.map(|(pod, _)| pod_name(pod)),
+        ..route_view(peer, route.prefix.to_string(), route.next_hop, &route.attributes)
+    }
+}
+
+pub(super) fn received(peer: &PeerName, route: &ReceivedRoute) -> RouteView {
+    RouteView {
+        install: Some(route.install),
+        stale: Some(route.stale),
+        ..route_view(peer, route.prefix.to_string(), route.next_hop, &route.attributes)
+    }
+}
+
+fn route_view(peer: &PeerName, prefix: String, next_hop: NextHop, attributes: &PathAttributes) -> RouteView {
+    RouteView {
+        peer: peer.to_string(),
+        prefix,
+        next_hop: match next_hop {
+            NextHop::V4(address) => address.to_string(),
+            NextHop::V6 { global, .. } => global.to_string(),
+        },
+        as_path: as_path(&attributes.as_path),
+        med: attributes.med,
+        local_preference: attributes.local_pref,
+        communities: attributes.communities.iter().map(ToString::to_string).collect(),
+        large_communities: attributes.large_communities.iter().map(ToString::to_string).collect(),
+        pod: None,
+        install: None,
+        stale: None,
+    }
+}
+
+/// As routers write it: sequences plain, sets in braces, confederations in parentheses and brackets.
+fn as_path(path: &AsPath) -> String {
+    let segment = |segment: &plainroute_bgp::wire::AsPathSegment| {
+        let asns: Vec<String> = segment.asns.iter().map(ToString::to_string).collect();
+        match segment.kind {
+            SegmentKind::Sequence => asns.join(" "),
+            SegmentKind::Set => format!("{{{}}}", asns.join(",")),
+            SegmentKind::ConfedSequence => format!("({})", asns.join(" ")),
+            SegmentKind::ConfedSet => format!("[{}]", asns.join(",")),
+        }
+    };
+    path.segments.iter().map(segment).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn kernel_routes(state: &Published) -> Vec<KernelRouteView> {
+    let desired = state.desired.routes.iter().map(|(key, target)| {
+        let status = state.installed.routes.get(key);
+        KernelRouteView {
+            prefix: key.prefix.to_string(),
+            table: key.table,
+            target: target.to_string(),
+            installed: state.installed.delivers(key),
+            status: status.map_or_else(|| "waiting for the kernel".to_owned(), ToString::to_string),
+            owner: owner(state, key, target),
+        }
+    });
+    let stale = state.installed.stale.iter().map(|(key, target)| KernelRouteView {
+        prefix: key.prefix.to_string(),
+        table: key.table,
+        target: target.to_string(),
+        installed: true,
+        status: "left by an earlier process; kept until the plan is complete".to_owned(),
+        owner: None,
+    });
+    desired.chain(stale).collect()
+}
+
+fn owner(state: &Published, key: &RouteKey, target: &Target) -> Option<String> {
+    match target {
+        Target::Device { .. } => {
+            let mut addresses = state.plan.addresses();
+            let held = addresses.find(|(_, address)| {
+                key.prefix.is_host() && address.address == key.prefix.address() && address.delivery.is_some()
+            });
+            held.map(|(pod, _)| pod_name(pod))
+        }
+        Target::Via { .. } => Some("learned".to_owned()),
+        Target::Unreachable | Target::Blackhole => None,
+    }
+}
+
+pub(super) fn pod_name(pod: &PodPlan) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+pub(super) fn pods(state: &Published) -> Vec<PodView> {
+    let whole = |pod: &PodPlan| PodView {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        address: None,
+        pool: None,
+        delivery: None,
+        delivered: false,
+        advertised: false,
+        peers: Vec::new(),
+        reason: pod.refused.as_ref().map(word),
+        message: pod.refused.as_ref().map(ToString::to_string),
+    };
+    let views = state.plan.pods.iter().flat_map(|pod| {
+        let addresses = pod.addresses.iter().map(|address| {
+            let fate = Fate::of(state, address);
+            PodView {
+                address: Some(address.address),
+                pool: address.pool.clone(),
+                delivery: address.delivery.clone(),
+                delivered: fate.delivered,
+                advertised: !fate.peers.is_empty(),
+                reason: fate.refusal.as_ref().map(|(word, _)| word.clone()),
+                message: fate.refusal.map(|(_, sentence)| sentence),
+                peers: fate.peers,
+                ..whole(pod)
+            }
+        });
+        let none = pod.addresses.is_empty().then(|| whole(pod));
+        addresses.chain(none).collect::<Vec<_>>()
+    });
+    views.collect()
+}
+
+/// What has become of a planned address: the plan's word, then the gate's.
+pub(super) struct Fate {
+    pub(super) delivered: bool,
+    /// How the kernel delivers, or why it does not.
+    pub(super) path: String,
+    /// The peers that it is advertised to.
+    pub(super) peers: Vec<String>,
+    /// Why it is not advertised: a word and a sentence.
+    pub(super) refusal: Option<(String, String)>,
+}
+
+impl Fate {
+    pub(super) fn of(state: &Published, address: &AddressPlan) -> Fate {
+        let prefix = Prefix::host(address.address);
+        let (delivered, path) = path(state, address);
+        let is_advertised = |peer: &&String| {
+            let key = (PeerName::from(peer.as_str()), prefix);
+            state.advertised.as_ref().is_some_and(|advertised| advertised.contains_key(&key))
+        };
+        let peers: Vec<String> = address.advertise.keys().filter(is_advertised).cloned().collect();
+        let refusal = match &address.refused {
+            Some(reason) => Some((word(reason), reason.to_string())),
+            None if !delivered => {
+                Some(("NotDelivered".to_owned(), format!("this node does not deliver: {path}")))
+            }
+            None => None,
+        };
+        Fate { delivered, path, peers, refusal }
+    }
+}
+
+/// Whether and how the kernel delivers to an address.
+fn path(state: &Published, address: &AddressPlan) -> (bool, String) {
+    match &address.delivery {
+        None => (false, "not this node's to deliver".to_owned()),
+        Some(Delivery::Interface { interface, .. }) => {
+            let key = RouteKey { table: state.pod_table, prefix: Prefix::host(address.address) };
+            let status = state.installed.routes.get(&key);
+            let text = status.map_or_else(|| "waiting for the kernel".to_owned(), ToString::to_string);
+            let delivered = status.is_some_and(crate::fib::RouteStatus::delivers);
+            (delivered, format!("route {} dev {interface}: {text}", address.address))
+        }
+        Some(Delivery::Foreign) => match state.installed.delivery.get(&address.address) {
+            None => (false, "waiting for the kernel".to_owned()),
+            Some(delivery) => (delivery.delivers(), delivery.to_string()),
+        },
+    }
+}
+
+/// The word that a program matches.
+pub(super) fn word(reason: &crate::plan::Reason) -> String {
+    let tagged = serde_json::to_value(reason).unwrap_or_default();
+    tagged.get("reason").and_then(|word| word.as_str()).unwrap_or("Refused").to_owned()
+}
+
+pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
+    let sources = state.source_problems.iter().map(|(source, problem)| format!("{source}: {problem}"));
+    let awaited = state.awaited.iter().map(|what| format!("waiting for the first complete list of {what}"));
+    let down = peers.iter().filter(|peer| !peer.is_established()).map(|peer| {
+        let why = peer.blocked.as_ref().or(peer.last_error.as_ref());
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("BGPPeer/{} is {}{why}", peer.name, peer.state)
+    });
+    let routes = kernel_routes(state).into_iter().filter(|route| !route.installed);
+    let routes = routes.map(|route| format!("route {} {}: {}", route.prefix, route.target, route.status));
+    let conditions = state.plan.conditions.iter().filter(|condition| condition.reason != "OtherNode");
+    Health {
+        node: state.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: state.started,
+        ready: state.is_ready(),
+        awaited: state.awaited.clone(),
+        problems: awaited
+            .chain(sources)
+            .chain(down)
+            .chain(routes)
+            .chain(conditions.map(ToString::to_string))
+            .collect(),
+    }
+}

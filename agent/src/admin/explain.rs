@@ -1,0 +1,135 @@
+//! `plainroute explain`: every rule that an address meets on its way to the peers, with the answer that it got.
+use std::net::IpAddr;
+
+use plainroute_bgp::Prefix;
+
+use super::{
+    Published,
+    answer::{Fate, pod_name, word},
+    view::{AddressExplanation, Explanation, PeerView, Step},
+};
+use crate::{
+    fib::Target,
+    plan::{AddressPlan, PodPlan, Reason},
+};
+
+/// Explains an address, or a Pod given as NAMESPACE/POD.
+pub(super) fn explain(state: &Published, peers: &[PeerView], subject: &str) -> Explanation {
+    let asked: Option<IpAddr> = subject.parse().ok();
+    let about = |pod: &PodPlan| asked.is_none() && pod_name(pod) == subject;
+    let mut addresses = Vec::new();
+    for pod in &state.plan.pods {
+        let of_pod = pod.addresses.iter().filter(|address| about(pod) || asked == Some(address.address));
+        addresses.extend(of_pod.map(|address| explain_address(state, peers, pod, address)));
+        if let Some(reason) = pod.refused.as_ref().filter(|_| about(pod)) {
+            addresses.push(whole(pod, reason));
+        }
+    }
+    let mut notes = Vec::new();
+    match asked {
+        Some(address) => notes.extend(about_address(state, address, addresses.is_empty())),
+        None if addresses.is_empty() => {
+            let hint = if subject.contains('/') { "" } else { "; write NAMESPACE/POD or an IP address" };
+            notes.push(format!("no Pod {subject} is known to the agent of node {}{hint}", state.node));
+        }
+        None => {}
+    }
+    if !state.is_ready() {
+        notes.push("the agent is not in sync yet; see `plainroute check`".to_owned());
+    }
+    Explanation { subject: subject.to_owned(), addresses, notes }
+}
+
+fn whole(pod: &PodPlan, reason: &Reason) -> AddressExplanation {
+    AddressExplanation {
+        pod: pod_name(pod),
+        address: None,
+        advertised: false,
+        reason: Some(word(reason)),
+        steps: vec![no(reason.to_string())],
+    }
+}
+
+fn explain_address(
+    state: &Published,
+    peers: &[PeerView],
+    pod: &PodPlan,
+    address: &AddressPlan,
+) -> AddressExplanation {
+    let fate = Fate::of(state, address);
+    let steps = steps(state, peers, pod, address, &fate);
+    AddressExplanation {
+        pod: pod_name(pod),
+        address: Some(address.address),
+        advertised: !fate.peers.is_empty(),
+        reason: fate.refusal.map(|(word, _)| word),
+        steps,
+    }
+}
+
+fn steps(
+    state: &Published,
+    peers: &[PeerView],
+    pod: &PodPlan,
+    address: &AddressPlan,
+    fate: &Fate,
+) -> Vec<Step> {
+    let mut steps = vec![yes(format!("the Pod runs on this node ({}), in a network of its own", state.node))];
+    let Some(pool) = &address.pool else {
+        steps.extend(address.refused.as_ref().map(|reason| no(reason.to_string())));
+        return steps;
+    };
+    steps.push(yes(format!(
+        "IPPool {pool} holds {} and is bound to namespace {}",
+        address.address, pod.namespace
+    )));
+    match &address.refused {
+        Some(reason) => steps.push(no(reason.to_string())),
+        None => {
+            let to: Vec<&str> = address.advertise.keys().map(String::as_str).collect();
+            let by = address.advertised_by.join(", ");
+            steps.push(yes(format!("BGPAdvertisement {by} takes it to {}", to.join(", "))));
+        }
+    }
+    steps.push(Step { ok: fate.delivered, text: format!("the kernel's path: {}", fate.path) });
+    if address.refused.is_none() && fate.delivered {
+        steps.extend(address.advertise.keys().map(|name| {
+            let peer = peers.iter().find(|peer| peer.name == *name);
+            let state = peer.map_or("unknown", |peer| peer.state.as_str());
+            Step {
+                ok: peer.is_some_and(PeerView::is_established) && fate.peers.contains(name),
+                text: format!("BGPPeer {name} is {state}"),
+            }
+        }));
+    }
+    steps
+}
+
+/// What is known of an address beside Pods.
+fn about_address(state: &Published, address: IpAddr, unclaimed: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    let prefix = Prefix::host(address);
+    if unclaimed {
+        notes.push(format!("no Pod known to the agent of node {} has {address}", state.node));
+    }
+    let pools = state.plan.pools.iter().filter(|pool| pool.holds(prefix));
+    notes.extend(pools.filter(|_| unclaimed).map(|pool| format!("it lies in IPPool {}", pool.name)));
+    let peers = state.plan.peers.iter().filter(|peer| peer.address() == Some(address));
+    notes.extend(peers.map(|peer| format!("it is the address of BGPPeer {}", peer.name)));
+    let routes = state.desired.routes.iter().filter(|(key, target)| {
+        unclaimed && key.prefix.contains(prefix) && matches!(target, Target::Via { .. })
+    });
+    let best = routes.max_by_key(|(key, _)| key.prefix.length());
+    notes.extend(
+        best.map(|(key, target)| format!("this node reaches it by the learned route {key} {target}")),
+    );
+    notes
+}
+
+fn yes(text: String) -> Step {
+    Step { ok: true, text }
+}
+
+fn no(text: String) -> Step {
+    Step { ok: false, text }
+}

@@ -1,0 +1,173 @@
+//! Metrics in the OpenMetrics text format, computed at each scrape from the published state: what is gone from
+//! there, such as a removed peer, is gone from the metrics too.
+use std::collections::BTreeMap;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+use super::{Published, answer, view::PeerView};
+
+/// What a scraper must be told the text is.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPeer {
+    peer: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFamily {
+    peer: String,
+    family: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfSource {
+    source: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithReason {
+    reason: String,
+}
+
+/// The text of a scrape.
+pub(super) fn encode(state: &Published, peers: &[PeerView]) -> String {
+    let mut registry = Registry::with_prefix("plainroute");
+    registry.register(
+        "build",
+        "The agent's version",
+        Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("node", state.node.clone())]),
+    );
+    sessions(&mut registry, peers);
+    pods(&mut registry, state);
+    kernel(&mut registry, state);
+    sources(&mut registry, state);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let metric = Gauge::<i64>::default();
+    metric.set(value);
+    registry.register(name, help, metric);
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn sessions(registry: &mut Registry, peers: &[PeerView]) {
+    let of = |peer: &PeerView| OfPeer { peer: peer.name.clone() };
+    let up = Family::<OfPeer, Gauge>::default();
+    let seconds = Family::<OfPeer, Gauge>::default();
+    let [established, lost, sent, received, malformed] =
+        std::array::from_fn(|_| Family::<OfPeer, Counter>::default());
+    let [originated, advertised, accepted, stale] =
+        std::array::from_fn(|_| Family::<OfFamily, Gauge>::default());
+    let rejected = Family::<OfFamily, Counter>::default();
+    for peer in peers {
+        up.get_or_create(&of(peer)).set(i64::from(peer.is_established()));
+        seconds.get_or_create(&of(peer)).set(i64::try_from(peer.seconds_in_state).unwrap_or(i64::MAX));
+        for (family, value) in [
+            (&established, peer.established_count),
+            (&lost, peer.lost_count),
+            (&sent, peer.updates_sent),
+            (&received, peer.updates_received),
+            (&malformed, peer.malformed_updates),
+        ] {
+            family.get_or_create(&of(peer)).inc_by(value);
+        }
+        for (name, counts) in &peer.families {
+            let labels = OfFamily { peer: peer.name.clone(), family: name.clone() };
+            originated.get_or_create(&labels).set(count(counts.originated));
+            advertised.get_or_create(&labels).set(count(counts.advertised));
+            accepted.get_or_create(&labels).set(count(counts.accepted));
+            stale.get_or_create(&labels).set(count(counts.stale));
+            rejected.get_or_create(&labels).inc_by(counts.rejected);
+        }
+    }
+    registry.register("bgp_session_up", "1 while the session is Established", up);
+    registry.register("bgp_session_state_seconds", "Seconds in the present state", seconds);
+    registry.register("bgp_session_established", "Times the session became Established", established);
+    registry.register("bgp_session_lost", "Times an Established session was lost", lost);
+    registry.register("bgp_updates_sent", "UPDATE messages sent", sent);
+    registry.register("bgp_updates_received", "UPDATE messages received", received);
+    registry.register("bgp_updates_malformed", "UPDATEs mended by RFC 7606, the session went on", malformed);
+    registry.register("bgp_prefixes_originated", "Prefixes to be advertised to the peer", originated);
+    registry.register("bgp_prefixes_advertised", "Prefixes that the peer was sent", advertised);
+    registry.register("bgp_prefixes_accepted", "Prefixes of the peer that import rules accepted", accepted);
+    registry.register(
+        "bgp_prefixes_stale",
+        "Accepted prefixes that a restarting peer has not confirmed",
+        stale,
+    );
+    registry.register(
+        "bgp_prefixes_rejected",
+        "Announcements of the peer that import rules refused",
+        rejected,
+    );
+}
+
+fn pods(registry: &mut Registry, state: &Published) {
+    let views = answer::pods(state);
+    let advertised = views.iter().filter(|view| view.advertised).count();
+    gauge(
+        registry,
+        "pod_addresses_advertised",
+        "Pod addresses advertised to at least one peer",
+        count(advertised),
+    );
+    let refused = Family::<WithReason, Gauge>::default();
+    for reason in views.into_iter().filter_map(|view| view.reason) {
+        refused.get_or_create(&WithReason { reason }).inc();
+    }
+    registry.register("pod_addresses_refused", "Pod addresses that are not advertised, by reason", refused);
+}
+
+fn kernel(registry: &mut Registry, state: &Published) {
+    let installed = state.desired.routes.keys().filter(|key| state.installed.delivers(key)).count();
+    gauge(
+        registry,
+        "kernel_routes_desired",
+        "Routes that the kernel should hold",
+        count(state.desired.routes.len()),
+    );
+    gauge(registry, "kernel_routes_installed", "Of those, the ones that packets take", count(installed));
+    let in_step = state.installed.synced && state.installed.generation == state.desired.generation;
+    gauge(
+        registry,
+        "kernel_in_step",
+        "1 while the kernel has answered to the newest plan",
+        i64::from(in_step),
+    );
+}
+
+fn sources(registry: &mut Registry, state: &Published) {
+    gauge(
+        registry,
+        "ready",
+        "1 once every source is in sync and the kernel has answered",
+        i64::from(state.is_ready()),
+    );
+    let stale = Family::<OfSource, Gauge>::default();
+    let mut sources: BTreeMap<&str, i64> = BTreeMap::from([("Files", 0)]);
+    sources.extend(state.source_problems.keys().map(|source| (source.as_str(), 1)));
+    for (source, value) in sources {
+        stale.get_or_create(&OfSource { source: source.to_owned() }).set(value);
+    }
+    registry.register(
+        "source_stale",
+        "1 while a source cannot be read and its last good state is in force",
+        stale,
+    );
+    if let Some(applied) = state.config_applied {
+        let help = "When the objects in force last changed";
+        gauge(registry, "config_applied_timestamp_seconds", help, applied.as_second());
+    }
+}

@@ -1,0 +1,67 @@
+//! What the agent tells: HTTP on its Unix socket for the command line, and metrics on TCP.
+//!
+//! Owner of: both listeners. Inputs: what the main task publishes, and a handle of the speaker. Outputs: answers.
+//! Nothing here changes anything, and nothing on the wire waits for it. Cancelling drops open requests.
+mod answer;
+mod explain;
+mod metrics;
+mod server;
+pub mod view;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use server::{AdminError, serve};
+
+use crate::{
+    fib::{Desired, Installed},
+    gate::Advertised,
+    plan::Plan,
+};
+
+/// The state of the main task, whole and immutable.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The node's name.
+    pub node: String,
+    /// The kernel's table of routes to local Pods.
+    pub pod_table: u32,
+    /// When the agent started.
+    pub started: jiff::Timestamp,
+    /// The plan in force; empty before the first one.
+    pub plan: Arc<Plan>,
+    /// What the kernel was asked to hold.
+    pub desired: Arc<Desired>,
+    /// What it holds.
+    pub installed: Arc<Installed>,
+    /// What is originated; `None` before the first whole plan is in the kernel.
+    pub advertised: Option<Arc<Advertised>>,
+    /// Sources that have not delivered their first complete set.
+    pub awaited: Vec<String>,
+    /// What is wrong with each source, by its name.
+    pub source_problems: BTreeMap<String, String>,
+    /// When the objects in force were last changed by a source.
+    pub config_applied: Option<jiff::Timestamp>,
+}
+
+impl Published {
+    /// Before anything is known.
+    pub fn new(node: String, pod_table: u32) -> Published {
+        Published {
+            node,
+            pod_table,
+            started: jiff::Timestamp::now(),
+            plan: Arc::default(),
+            desired: Arc::default(),
+            installed: Arc::default(),
+            advertised: None,
+            awaited: Vec::new(),
+            source_problems: BTreeMap::new(),
+            config_applied: None,
+        }
+    }
+
+    /// Whether every source is in sync and the kernel has answered to the first whole plan.
+    pub fn is_ready(&self) -> bool {
+        self.awaited.is_empty() && self.advertised.is_some()
+    }
+}

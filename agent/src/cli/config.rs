@@ -1,0 +1,71 @@
+//! The commands that read files themselves, as the agent would.
+use std::path::PathBuf;
+
+use plainroute_config::{Kind, Loaded};
+use serde::Serialize;
+
+use super::{Output, output::print_value, show::print_plan};
+use crate::{
+    index::Index,
+    plan::{Local, plan as make_plan},
+    run::node_name,
+    source::{Change, Feed, SourceName},
+};
+
+/// The answer to `config check` for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Verdict<'a> {
+    valid: bool,
+    objects: usize,
+    errors: Option<&'a plainroute_config::ConfigErrors>,
+}
+
+pub(super) fn check(paths: &[PathBuf], output: Output) -> anyhow::Result<bool> {
+    let loaded = plainroute_config::load(paths);
+    let errors = loaded.as_ref().err();
+    match output {
+        Output::Json | Output::Yaml => {
+            let objects = loaded.as_ref().map_or(0, |loaded| loaded.objects.len());
+            print_value(&Verdict { valid: errors.is_none(), objects, errors }, output)?;
+        }
+        Output::Table | Output::Wide => match &loaded {
+            Ok(loaded) => anstream::println!("valid: {}", summary(loaded)),
+            Err(errors) => anstream::eprint!("{errors}"),
+        },
+    }
+    Ok(loaded.is_ok())
+}
+
+/// How many objects of each kind there are.
+fn summary(loaded: &Loaded) -> String {
+    let counts = Kind::ALL.into_iter().filter_map(|kind| {
+        let count = loaded.objects.iter().filter(|located| located.object.kind() == kind).count();
+        (count > 0).then(|| format!("{count} {kind}"))
+    });
+    let counts: Vec<String> = counts.collect();
+    if counts.is_empty() { "no object".to_owned() } else { counts.join(", ") }
+}
+
+/// What an agent with these files would plan, as far as it can be said without its kernel and API server.
+pub(super) fn plan(paths: &[PathBuf], node: Option<&str>, output: Output) -> anyhow::Result<bool> {
+    let loaded = match plainroute_config::load(paths) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            anstream::eprint!("{errors}");
+            return Ok(false);
+        }
+    };
+    let node = match node {
+        Some(node) => node.to_owned(),
+        None => node_name(loaded.agent_config().and_then(|config| config.node_name.as_deref()))?,
+    };
+    let mut index = Index::new([]);
+    let objects = loaded.objects.into_iter().map(|located| located.object).collect();
+    let change = Change::Replace { kinds: Kind::ALL.to_vec(), objects };
+    index.handle(Feed { source: SourceName::Files, change });
+    let snapshot = index.snapshot().unwrap_or_default();
+    let local = Local { node, router_id: None, now: jiff::Timestamp::now() };
+    print_plan(&make_plan(&snapshot, &local), output)?;
+    Ok(true)
+}

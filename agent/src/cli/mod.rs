@@ -1,0 +1,194 @@
+//! The commands that a person types. All but `agent`, `config` and `completions` ask a running agent over its
+//! Unix socket.
+//!
+//! Exit code: 0 all is well, 1 what was asked about is not healthy, 2 wrong usage or no agent to ask.
+mod client;
+mod config;
+mod output;
+mod show;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// Where the agent listens unless its AgentConfig says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/plainroute/agent.sock";
+
+/// Pods reachable by plain routing: a BGP advertiser for Kubernetes nodes, without overlay and without NAT.
+#[derive(Debug, Parser)]
+#[command(name = "plainroute", version, infer_subcommands = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent of this node
+    Agent(Agent),
+    /// Show the BGP peers; 1 if one is not Established
+    Peers(Asked),
+    /// Show routes: advertised to peers, received from them, or kept in the kernel
+    Routes(Routes),
+    /// Show every Pod address and whether it is advertised
+    Pods(Asked),
+    /// Show the pools
+    Pools(Asked),
+    /// Say rule by rule why an address or a Pod is advertised, or why not; 1 if it is not
+    Explain(Explain),
+    /// Show the whole plan; with --config, of these files, without an agent
+    Plan(Plan),
+    /// Say whether all is well, and what is not; 1 if something is not
+    Check(Asked),
+    /// Look at configuration files
+    Config(Config),
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Agent {
+    /// A YAML file, a directory of them, or - for standard input; may be repeated
+    #[arg(long, required = true, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// The form of log lines
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PLAINROUTE_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: a level, or directives like info,plainroute_agent::fib=debug
+    #[arg(long, default_value = "info", env = "PLAINROUTE_LOG")]
+    log: String,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+struct Asked {
+    /// The form of the answer
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// The agent's admin socket
+    #[arg(long, default_value = DEFAULT_SOCKET, env = "PLAINROUTE_SOCKET", value_name = "PATH")]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Routes {
+    /// Which routes
+    #[arg(value_enum, default_value_t = Which::Advertised)]
+    which: Which,
+    /// Only those of this peer (advertised and received)
+    #[arg(long)]
+    peer: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// As they were sent to the peers
+    Advertised,
+    /// As the peers sent them, after the import rules
+    Received,
+    /// As they should be in the kernel, and whether they are
+    Kernel,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// An IP address, or a Pod as NAMESPACE/POD
+    subject: String,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
+struct Plan {
+    /// Plan these files instead of asking the agent; may be repeated
+    #[arg(long, value_name = "PATH")]
+    config: Vec<PathBuf>,
+    /// The node to plan for (with --config); default: as the agent would choose
+    #[arg(long, requires = "config")]
+    node: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
+struct Config {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check files as the agent would read them; 1 if they are refused
+    Check {
+        /// A YAML file, a directory of them, or - for standard input
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// The form of the answer
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+/// Parses the arguments and does what they say.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no errors.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
+        Command::Agent(agent) => {
+            return crate::run::main(agent.config, agent.log_format, &agent.log);
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "plainroute", &mut std::io::stdout());
+            Ok(true)
+        }
+        Command::Config(Config { command: ConfigCommand::Check { paths, output } }) => {
+            config::check(&paths, output)
+        }
+        Command::Plan(plan) if !plan.config.is_empty() => {
+            config::plan(&plan.config, plan.node.as_deref(), plan.asked.output)
+        }
+        Command::Plan(plan) => show::plan(&plan.asked),
+        Command::Peers(asked) => show::peers(&asked),
+        Command::Routes(routes) => show::routes(&routes),
+        Command::Pods(asked) => show::pods(&asked),
+        Command::Pools(asked) => show::pools(&asked),
+        Command::Explain(explain) => show::explain(&explain),
+        Command::Check(asked) => show::check(&asked),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            anstream::eprintln!("plainroute: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The commands that ask the agent. Each tells whether what it shows is healthy.
+use super::{
+    Asked, Explain, Output, Routes, Which, client,
+    output::{Rows, ago, or_dash, print_rows, print_value},
+};
+use crate::{
+    admin::view::{Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+    plan::{Delivery, Plan, PoolPlan},
+};
+
+pub(super) fn peers(asked: &Asked) -> anyhow::Result<bool> {
+    let peers: Vec<PeerView> = client::ask(&asked.socket, "/v1/peers")?;
+    print_rows(&peers, asked.output, "no BGPPeer serves this node")?;
+    Ok(!peers.is_empty() && peers.iter().all(PeerView::is_established))
+}
+
+pub(super) fn routes(routes: &Routes) -> anyhow::Result<bool> {
+    let asked = &routes.asked;
+    let peer = routes.peer.as_ref().map(|peer| format!("?peer={}", encode(peer))).unwrap_or_default();
+    match routes.which {
+        Which::Advertised => {
+            let views: Vec<RouteView> = client::ask(&asked.socket, &format!("/v1/routes/advertised{peer}"))?;
+            print_rows(&views, asked.output, "nothing is advertised")?;
+            Ok(true)
+        }
+        Which::Received => {
+            let views: Vec<RouteView> = client::ask(&asked.socket, &format!("/v1/routes/received{peer}"))?;
+            print_rows(&views, asked.output, "nothing was received that the import rules accept")?;
+            Ok(true)
+        }
+        Which::Kernel => {
+            let views: Vec<KernelRouteView> = client::ask(&asked.socket, "/v1/routes/kernel")?;
+            print_rows(&views, asked.output, "the agent keeps no route in the kernel")?;
+            Ok(views.iter().all(|view| view.installed))
+        }
+    }
+}
+
+pub(super) fn pods(asked: &Asked) -> anyhow::Result<bool> {
+    let pods: Vec<PodView> = client::ask(&asked.socket, "/v1/pods")?;
+    print_rows(&pods, asked.output, "no Pod is known")?;
+    // What is planned and not delivered is an illness; what the rules refuse is their work.
+    Ok(pods.iter().all(|pod| pod.reason.as_deref() != Some("NotDelivered")))
+}
+
+pub(super) fn pools(asked: &Asked) -> anyhow::Result<bool> {
+    let pools: Vec<PoolPlan> = client::ask(&asked.socket, "/v1/pools")?;
+    print_rows(&pools, asked.output, "no IPPool is known")?;
+    Ok(true)
+}
+
+pub(super) fn plan(asked: &Asked) -> anyhow::Result<bool> {
+    let plan: Plan = client::ask(&asked.socket, "/v1/plan")?;
+    print_plan(&plan, asked.output)?;
+    Ok(true)
+}
+
+/// A plan has no table of its own: what it says of Pods is `pods`, the rest is best read as YAML.
+pub(super) fn print_plan(plan: &Plan, output: Output) -> anyhow::Result<()> {
+    let output = if output == Output::Json { Output::Json } else { Output::Yaml };
+    print_value(plan, output)
+}
+
+pub(super) fn explain(explain: &Explain) -> anyhow::Result<bool> {
+    let asked = &explain.asked;
+    let path = format!("/v1/explain?subject={}", encode(&explain.subject));
+    let explanation: Explanation = client::ask(&asked.socket, &path)?;
+    match asked.output {
+        Output::Json | Output::Yaml => print_value(&explanation, asked.output)?,
+        Output::Table | Output::Wide => print_explanation(&explanation),
+    }
+    let addresses = &explanation.addresses;
+    Ok(!addresses.is_empty() && addresses.iter().all(|address| address.advertised))
+}
+
+fn print_explanation(explanation: &Explanation) {
+    for address in &explanation.addresses {
+        anstream::println!("{}  {}", address.pod, or_dash(address.address));
+        for step in &address.steps {
+            anstream::println!("  {}  {}", if step.ok { "ok" } else { "NO" }, step.text);
+        }
+        let reason = address.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let verdict = if address.advertised { "advertised" } else { "not advertised" };
+        anstream::println!("  => {verdict}{reason}");
+    }
+    for note in &explanation.notes {
+        anstream::println!("{note}");
+    }
+}
+
+pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
+    let health: Health = client::ask(&asked.socket, "/v1/check")?;
+    match asked.output {
+        Output::Json | Output::Yaml => print_value(&health, asked.output)?,
+        Output::Table | Output::Wide => {
+            let ready = if health.ready { "in sync" } else { "not in sync yet" };
+            anstream::println!("node {}, version {}: {ready}", health.node, health.version);
+            for problem in &health.problems {
+                anstream::println!("  {problem}");
+            }
+            if health.problems.is_empty() {
+                anstream::println!("  nothing is wrong");
+            }
+        }
+    }
+    Ok(health.ready && health.problems.is_empty())
+}
+
+/// Percent-encodes what could end or split a query; names and addresses mostly pass as they are.
+fn encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+impl Rows for PeerView {
+    fn titles(wide: bool) -> Vec<&'static str> {
+        let mut titles =
+            vec!["NAME", "ADDRESS", "AS", "STATE", "FOR", "ADVERTISED", "ACCEPTED", "LAST ERROR"];
+        if wide {
+            titles.splice(7..7, ["LOCAL AS", "ROUTER ID", "HOLD", "LOST", "UPDATES IN/OUT"]);
+        }
+        titles
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let advertised: usize = self.families.values().map(|family| family.advertised).sum();
+        let originated: usize = self.families.values().map(|family| family.originated).sum();
+        let accepted: usize = self.families.values().map(|family| family.accepted).sum();
+        let not_advertised = self.families.values().find_map(|family| family.not_advertised.clone());
+        let error = self.blocked.clone().or(not_advertised).or_else(|| self.last_error.clone());
+        let mut cells = vec![
+            self.name.clone(),
+            self.address.to_string(),
+            self.peer_asn.to_string(),
+            self.state.clone(),
+            ago(self.seconds_in_state),
+            format!("{advertised}/{originated}"),
+            accepted.to_string(),
+            or_dash(error),
+        ];
+        if wide {
+            cells.splice(
+                7..7,
+                [
+                    self.local_asn.to_string(),
+                    or_dash(self.peer_router_id.as_ref()),
+                    or_dash(self.hold_time_seconds),
+                    self.lost_count.to_string(),
+                    format!("{}/{}", self.updates_received, self.updates_sent),
+                ],
+            );
+        }
+        cells
+    }
+}
+
+impl Rows for RouteView {
+    fn titles(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec!["PREFIX", "PEER", "NEXT HOP", "AS PATH", "COMMUNITIES", "POD"];
+        if wide {
+            titles.splice(5..5, ["LARGE COMMUNITIES", "MED", "LOCAL PREF", "INSTALL", "STALE"]);
+        }
+        titles
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let list = |items: &[String]| or_dash((!items.is_empty()).then(|| items.join(" ")));
+        let mut cells = vec![
+            self.prefix.clone(),
+            self.peer.clone(),
+            self.next_hop.clone(),
+            or_dash((!self.as_path.is_empty()).then_some(&self.as_path)),
+            list(&self.communities),
+            or_dash(self.pod.as_ref()),
+        ];
+        if wide {
+            cells.splice(
+                5..5,
+                [
+                    list(&self.large_communities),
+                    or_dash(self.med),
+                    or_dash(self.local_preference),
+                    or_dash(self.install),
+                    or_dash(self.stale),
+                ],
+            );
+        }
+        cells
+    }
+}
+
+impl Rows for KernelRouteView {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["PREFIX", "TABLE", "TARGET", "OWNER", "STATUS"]
+    }
+
+    fn cells(&self, _: bool) -> Vec<String> {
+        let table =
+            if self.table == crate::fib::TABLE_MAIN { "main".to_owned() } else { self.table.to_string() };
+        vec![
+            self.prefix.clone(),
+            table,
+            self.target.clone(),
+            or_dash(self.owner.as_ref()),
+            self.status.clone(),
+        ]
+    }
+}
+
+impl Rows for PodView {
+    fn titles(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec!["NAMESPACE", "POD", "ADDRESS", "POOL", "ADVERTISED", "PEERS", "REASON"];
+        if wide {
+            titles.splice(6..6, ["DELIVERED", "BY"]);
+            titles.push("MESSAGE");
+        }
+        titles
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let yes_no = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+        let mut cells = vec![
+            self.namespace.clone(),
+            self.pod.clone(),
+            or_dash(self.address),
+            or_dash(self.pool.as_ref()),
+            yes_no(self.advertised),
+            or_dash((!self.peers.is_empty()).then(|| self.peers.join(","))),
+            or_dash(self.reason.as_ref()),
+        ];
+        if wide {
+            let by = self.delivery.as_ref().map(|delivery| match delivery {
+                Delivery::Interface { interface, .. } => format!("dev {interface}"),
+                Delivery::Foreign => "another's route".to_owned(),
+            });
+            cells.splice(6..6, [yes_no(self.delivered), or_dash(by)]);
+            cells.push(or_dash(self.message.as_ref()));
+        }
+        cells
+    }
+}
+
+impl Rows for PoolPlan {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["NAME", "RANGES", "USAGE", "ALLOCATION", "THIS NODE", "USED HERE", "NAMESPACES"]
+    }
+
+    fn cells(&self, _: bool) -> Vec<String> {
+        let range = |range: &plainroute_config::IpRange| match range.cidr() {
+            Some(cidr) => cidr.to_string(),
+            None => format!("{}-{}", range.first(), range.last()),
+        };
+        let namespaces: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
+        vec![
+            self.name.clone(),
+            self.ip_ranges.iter().map(range).collect::<Vec<_>>().join(","),
+            format!("{:?}", self.usage),
+            format!("{:?}", self.allocation),
+            if self.serves_node { "yes" } else { "no" }.to_owned(),
+            self.used_here.to_string(),
+            or_dash((!namespaces.is_empty()).then(|| namespaces.join(","))),
+        ]
+    }
+}

@@ -1,0 +1,77 @@
+//! From a planned peer to what the speaker is told: the last step at which a secret is read.
+use std::{fs, path::Path, time::Duration};
+
+use plainroute_bgp::session::GracefulRestartConfig;
+use plainroute_config::{PeerTarget, Secret};
+use plainroute_speaker::{ImportRule, Password, PeerConfig};
+
+use crate::plan::PeerPlan;
+
+/// The speaker's configuration of a peer; `None` where no session can be tried, for the reason in the plan.
+pub(crate) fn peer_config(plan: &PeerPlan) -> Option<PeerConfig> {
+    let (None, Some(router_id), PeerTarget::Address(address)) =
+        (&plan.refused, plan.router_id, plan.spec.target())
+    else {
+        return None;
+    };
+    let spec = &plan.spec;
+    let (password, blocked) = match password(spec.secret()) {
+        Ok(password) => (password, None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let restart = &spec.graceful_restart;
+    let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
+    Some(PeerConfig {
+        peer_port: spec.peer_port.get(),
+        local_address: spec.local_address.map(|address| *address),
+        listen_port: spec.listen_port,
+        passive: spec.passive,
+        ebgp_multihop: spec.ebgp_multihop.get(),
+        ttl_security: spec.ttl_security.map(|security| security.hops.get()),
+        password,
+        connect_retry: seconds(spec.timers.connect_retry_time_seconds.get()),
+        hold_time: *spec.timers.hold_time_seconds,
+        keepalive: spec.timers.keep_alive_time_seconds.map(|time| seconds(time.get())),
+        // The N bit (RFC 8538) would make the peer keep a dead node's routes: only where BFD watches the path.
+        graceful_restart: restart.enabled.then(|| GracefulRestartConfig {
+            restart_time: restart.restart_time_seconds.get(),
+            notification: false,
+        }),
+        families: spec.families(),
+        max_prefixes_in: spec.max_prefixes.limit_in(),
+        max_prefixes_out: spec.max_prefixes.limit_out(),
+        import: spec.import.iter().map(import_rule).collect(),
+        blocked,
+        ..PeerConfig::new(*plan.local_asn, *spec.peer_asn, *router_id, address)
+    })
+}
+
+fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
+    let lengths = rule.lengths();
+    ImportRule {
+        prefix: rule.cidr.prefix(),
+        ge: Some(*lengths.start()),
+        le: Some(*lengths.end()),
+        install: rule.install,
+    }
+}
+
+/// The password, if there is to be one. One that cannot be had keeps the session down: an unprotected session in
+/// its place is what nobody asked for.
+fn password(secret: Option<Secret<'_>>) -> Result<Option<Password>, String> {
+    match secret {
+        None => Ok(None),
+        Some(Secret::File(path)) => read_password(path).map(Some),
+        Some(Secret::Ref(secret)) => {
+            Err(format!("the password is in Secret {}, and this version reads authFile only", secret.name))
+        }
+    }
+}
+
+/// One trailing line break belongs to the file, not to the password.
+fn read_password(path: &Path) -> Result<Password, String> {
+    let octets = fs::read(path).map_err(|error| format!("authFile {}: {error}", path.display()))?;
+    let octets = octets.strip_suffix(b"\n").unwrap_or(&octets);
+    let octets = octets.strip_suffix(b"\r").unwrap_or(octets);
+    Password::new(octets).map_err(|error| format!("authFile {}: {error}", path.display()))
+}

@@ -379,3 +379,42 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{NextHop, PathAttributes};
+
+    fn route(med: u32) -> Option<Route> {
+        let attributes = PathAttributes { med: Some(med), ..PathAttributes::default() };
+        Some(Route::new(attributes, NextHop::V4([192, 0, 2, 1].into())))
+    }
+
+    /// A peer that does not read for a day must not cost memory by what changes meanwhile.
+    #[test]
+    fn churn_leaves_nothing_behind() {
+        let mut table = Table::new(AfiSafi::Ipv4Unicast);
+        table.session_up();
+        for number in 0..10_000_u32 {
+            let prefix = Prefix::host([10, 0, 0, number as u8 % 7].into());
+            table.set_desired(prefix, route(number));
+            if number % 3 == 0 {
+                table.set_desired(prefix, None);
+            }
+            if number % 5 == 0
+                && let Some((group, _)) = table.next_ready()
+            {
+                table.mark_sent(group, 1);
+            }
+        }
+        assert!(table.records.len() <= 7 && table.index.len() <= 7);
+        // Seven desired, seven sent, and group 0.
+        assert!(table.groups.len() <= 15 && table.routes.len() <= 14, "{} groups", table.groups.len());
+        table.session_down();
+        for last in 0..7 {
+            table.set_desired(Prefix::host([10, 0, 0, last].into()), None);
+        }
+        assert_eq!((table.index.len(), table.routes.len(), table.pending), (0, 0, 0));
+        assert_eq!(table.free_groups.len(), table.groups.len() - 1);
+    }
+}

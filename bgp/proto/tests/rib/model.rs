@@ -182,7 +182,7 @@ fn peer_count(peer: Option<&Peer>, family: AfiSafi) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn the_peer_ends_up_with_exactly_the_desired_set(
         steps in prop::collection::vec(step(), 1..80),

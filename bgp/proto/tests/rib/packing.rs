@@ -1,9 +1,9 @@
 //! How few messages it takes, and that none is too long.
 use bytes::BytesMut;
 use plainroute_bgp::{
-    AfiSafi, Community, Families, Prefix,
+    AfiSafi, Asn, Community, Families, Prefix,
     rib::{AdjRibOut, Route},
-    wire::{CodecContext, PathAttributes},
+    wire::{AsPath, AsPathSegment, CodecContext, PathAttributes, SegmentKind},
 };
 use proptest::prelude::*;
 
@@ -123,6 +123,20 @@ fn a_route_that_fits_no_message_is_not_sent_and_the_old_one_goes() {
     assert_eq!(drain(&mut rib, &context)[0].announced.len(), 2);
 }
 
+/// The next session may be with a peer that knows two-octet AS numbers only.
+#[test]
+fn attributes_are_encoded_anew_for_each_session() {
+    let mut rib = established();
+    let asns = vec![Asn::new(4_200_000_000).unwrap()];
+    let as_path = AsPath { segments: vec![AsPathSegment { kind: SegmentKind::Sequence, asns }] };
+    let route = Route::new(PathAttributes { as_path, ..PathAttributes::default() }, v4(1));
+    rib.set_desired(prefix("10.0.0.1/32"), Some(route));
+    assert_eq!(drain(&mut rib, &CodecContext::default())[0].codes, [1, 2, 3]);
+    rib.session_up(Families::ALL);
+    let context = CodecContext { four_octet_asn: false, ..CodecContext::default() };
+    assert_eq!(drain(&mut rib, &context)[0].codes, [1, 2, 3, 17], "AS4_PATH for an old peer");
+}
+
 #[test]
 fn a_full_socket_takes_one_message_at_a_time() {
     let mut rib = established();
@@ -145,7 +159,7 @@ fn any_prefix() -> impl Strategy<Value = Prefix> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     /// A message is left only when the next prefix did not fit, so no message but the last of its kind is
     /// emptier than the longest prefix.
     #[test]

@@ -22,6 +22,7 @@ pub(crate) fn peer_config(plan: &PeerPlan) -> Option<PeerConfig> {
     let restart = &spec.graceful_restart;
     let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
     Some(PeerConfig {
+        interface: spec.scope().map(str::to_owned),
         peer_port: spec.peer_port.get(),
         local_address: spec.local_address.map(|address| *address),
         listen_port: spec.listen_port,

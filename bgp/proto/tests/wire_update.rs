@@ -5,8 +5,8 @@ use bytes::BytesMut;
 use plainroute_bgp::{
     AfiSafi, Asn, Prefix,
     wire::{
-        AsPath, CodecContext, EncodedAttributes, Frame, Message, NextHop, Nlri, PathAttributes, Unencodable,
-        Update, write_end_of_rib, write_reach, write_withdraw,
+        AsPath, CodecContext, EncodedAttributes, Frame, Message, NextHop, Nlri, PathAttributes, Reach,
+        Unencodable, Unreach, Update, write_end_of_rib, write_reach, write_withdraw,
     },
 };
 
@@ -127,7 +127,7 @@ fn what_cannot_be_announced_leaves_the_buffer_alone() {
 
 #[test]
 fn an_update_that_needs_two_messages_is_not_encoded() {
-    let reach = |family, next_hop| plainroute_bgp::wire::Reach {
+    let reach = |family, next_hop| Reach {
         family,
         next_hop,
         nlri: hosts(family, 1).iter().map(Nlri::from).collect(),
@@ -143,5 +143,20 @@ fn an_update_that_needs_two_messages_is_not_encoded() {
     let mut long = reach(AfiSafi::Ipv4Unicast, v4);
     long.nlri = hosts(AfiSafi::Ipv4Unicast, 1000).iter().map(Nlri::from).collect();
     assert_eq!(update(vec![long]).encode(&context, &mut out), Err(Unencodable::TooLong));
+    assert!(out.is_empty());
+}
+
+#[test]
+fn an_update_without_a_prefix_does_not_become_an_end_of_rib() {
+    let (family, next_hop) = (AfiSafi::Ipv6Unicast, v6());
+    let context = CodecContext::default();
+    let mut out = BytesMut::new();
+    let nothing = Update {
+        unreach: vec![Unreach { family, nlri: vec![] }],
+        reach: vec![Reach { family, next_hop, nlri: vec![] }],
+        ..Update::default()
+    };
+    assert_eq!(Update::default().encode(&context, &mut out), Err(Unencodable::Empty));
+    assert_eq!(nothing.encode(&context, &mut out), Err(Unencodable::Empty));
     assert!(out.is_empty());
 }

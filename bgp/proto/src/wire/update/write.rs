@@ -22,6 +22,9 @@ pub enum Unencodable {
     /// It needs two MP_REACH_NLRI or two MP_UNREACH_NLRI.
     #[error("the UPDATE needs more than one message")]
     NotOneMessage,
+    /// It names no prefix: as a message it would be an End-of-RIB marker.
+    #[error("the UPDATE names no prefix")]
+    Empty,
     /// An IPv6 prefix has an IPv4 next hop.
     #[error("an IPv6 prefix cannot have an IPv4 next hop")]
     NextHop,
@@ -134,13 +137,13 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn new(update: &'a Update) -> Result<Parts<'a>, Unencodable> {
         let mut parts = Parts::default();
-        for unreach in &update.unreach {
+        for unreach in update.unreach.iter().filter(|unreach| !unreach.nlri.is_empty()) {
             match unreach.family {
                 AfiSafi::Ipv4Unicast if parts.withdrawn.is_empty() => parts.withdrawn = &unreach.nlri,
                 _ => only_one(&mut parts.mp_unreach, unreach)?,
             }
         }
-        for reach in &update.reach {
+        for reach in update.reach.iter().filter(|reach| !reach.nlri.is_empty()) {
             match (reach.family, reach.next_hop) {
                 (AfiSafi::Ipv4Unicast, NextHop::V4(address)) if parts.classic.is_none() => {
                     parts.classic = Some((address, &reach.nlri));
@@ -149,7 +152,12 @@ impl<'a> Parts<'a> {
                 _ => only_one(&mut parts.mp_reach, reach)?,
             }
         }
-        Ok(parts)
+        match parts {
+            Parts { withdrawn: [], mp_unreach: None, mp_reach: None, classic: None } => {
+                Err(Unencodable::Empty)
+            }
+            parts => Ok(parts),
+        }
     }
 
     fn write(&self, update: &Update, context: &CodecContext, out: &mut BytesMut) {
@@ -169,7 +177,7 @@ impl<'a> Parts<'a> {
                     message.put_nlri(unreach.family, &unreach.nlri, 0)
                 });
             }
-            if !update.reach.is_empty() {
+            if self.classic.is_some() || self.mp_reach.is_some() {
                 let attributes = EncodedAttributes::new(&update.attributes, context);
                 attributes.put(self.classic.map(|(address, _)| address), message.out);
             }

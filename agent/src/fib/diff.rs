@@ -153,3 +153,6 @@ fn usable<'a>(name: &str, kernel: &'a Kernel) -> Result<(u32, &'a Link), String>
 fn hop(gateway: Option<std::net::IpAddr>, interface: Option<u32>) -> Hop {
     Hop { gateway, interface, weight: 0, onlink: false }
 }
+
+#[cfg(test)]
+mod tests;

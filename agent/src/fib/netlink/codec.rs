@@ -279,3 +279,74 @@ fn set_table(message: &mut RouteMessage, table: u32) {
         Err(_) => message.attributes.push(RouteAttribute::Table(table)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*, sample::select};
+
+    use super::*;
+
+    fn address(v6: bool) -> impl Strategy<Value = IpAddr> {
+        any::<u128>().prop_map(move |bits| {
+            let octets = bits.to_be_bytes();
+            if v6 { octets.into() } else { [octets[0], octets[1], octets[2], octets[3]].into() }
+        })
+    }
+
+    fn route() -> impl Strategy<Value = KernelRoute> {
+        (any::<bool>(), any::<bool>()).prop_flat_map(|(v6, gateway_v6)| {
+            let hop = (option::of(address(v6 || gateway_v6)), 1..9u32, 0..4u8);
+            let hop = hop.prop_map(|(gateway, interface, weight)| Hop {
+                gateway,
+                interface: Some(interface),
+                weight,
+                onlink: false,
+            });
+            let kind = select(vec![RouteKind::Unicast, RouteKind::Unreachable, RouteKind::Blackhole]);
+            let prefix = (address(v6), 0..=if v6 { 128u8 } else { 32 });
+            let table = select(vec![254u32, 255, 256, 1880, u32::MAX]);
+            (prefix, table, any::<u8>(), any::<u32>(), kind, vec(hop, 1..4)).prop_map(
+                |((address, length), table, protocol, metric, kind, mut hops)| {
+                    hops.sort_unstable();
+                    match hops.as_mut_slice() {
+                        _ if kind != RouteKind::Unicast => hops.clear(),
+                        // The kernel knows no weight of a single hop.
+                        [single] => single.weight = 0,
+                        _ => {}
+                    }
+                    let key = RouteKey { table, prefix: Prefix::new(address, length).unwrap() };
+                    let (preferred_source, other_attributes) = (None, false);
+                    KernelRoute {
+                        key,
+                        tos: 0,
+                        metric,
+                        protocol,
+                        kind,
+                        scope: 0,
+                        hops,
+                        preferred_source,
+                        other_attributes,
+                    }
+                },
+            )
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_says_what_was_meant(routes in vec(route(), 1..5)) {
+            let mut datagram = Vec::new();
+            for (sequence, route) in (1..).zip(&routes) {
+                emit(&mut datagram, sequence, 0, RouteNetlinkMessage::NewRoute(route_message(route)));
+            }
+            let read: Vec<_> = frames(&datagram).map(|frame| super::route(frame.payload)).collect();
+            prop_assert_eq!(read, routes.into_iter().map(Some).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200)) {
+            frames(&bytes).for_each(drop);
+            let _ = (super::route(&bytes), super::address(&bytes), link(&bytes), route_header(&bytes));
+        }
+    }
+}

@@ -90,12 +90,12 @@ pub async fn run(
 ) -> Result<(), FibError> {
     let serve = async {
         loop {
-            let ended = match Task::open(&config).await? {
+            let ended = match Task::open(&config).await {
                 Ok(mut task) => task.serve(&mut desired, &installed).await,
-                Err(error) => error,
+                Err(ended) => ended,
             };
             match ended {
-                Ended::Permission => return Err(FibError::Permission),
+                Ended::Fatal(error) => return Err(error),
                 Ended::Netlink(error) => tracing::warn!("netlink failed, opening it again: {error}"),
             }
             sleep(REOPEN).await;
@@ -109,7 +109,7 @@ pub async fn run(
 
 /// Why the sockets in use are given up.
 enum Ended {
-    Permission,
+    Fatal(FibError),
     Netlink(io::Error),
 }
 
@@ -146,17 +146,16 @@ struct Task {
 }
 
 impl Task {
-    async fn open(config: &FibConfig) -> Result<Result<Task, Ended>, FibError> {
-        let mut requests = Requests::open().map_err(FibError::Open)?;
-        let monitor = Monitor::open(requests.port(), config.monitor_buffer).map_err(FibError::Open)?;
+    async fn open(config: &FibConfig) -> Result<Task, Ended> {
+        let fatal = |error| Ended::Fatal(FibError::Open(error));
+        let mut requests = Requests::open().map_err(fatal)?;
+        let monitor = Monitor::open(requests.port(), config.monitor_buffer).map_err(fatal)?;
         let mark = Mark { protocol: config.protocol, metric: config.metric };
-        match requests.change(&[probe(mark)]).await {
-            Ok(outcomes) if outcomes.iter().any(forbidden) => return Err(FibError::Permission),
-            Ok(_) => {}
-            Err(error) => return Ok(Err(Ended::Netlink(error))),
+        if requests.change(&[probe(mark)]).await?.iter().any(forbidden) {
+            return Err(Ended::Fatal(FibError::Permission));
         }
         let now = Instant::now();
-        Ok(Ok(Task {
+        Ok(Task {
             mark,
             audit_interval: config.audit_interval,
             requests,
@@ -174,7 +173,7 @@ impl Task {
             retry_after: RETRY_FIRST,
             counters: Counters::default(),
             previous: Default::default(),
-        }))
+        })
     }
 
     async fn serve(
@@ -279,7 +278,7 @@ impl Task {
             }
             let outcomes = self.requests.change(&changes).await?;
             if outcomes.iter().any(forbidden) {
-                return Err(Ended::Permission);
+                return Err(Ended::Fatal(FibError::Permission));
             }
             let surprised = self.settle(desired, changes, outcomes, round == ROUNDS);
             if !surprised {
@@ -381,8 +380,9 @@ fn outdated(change: &Change, errno: Errno) -> bool {
     }
 }
 
+/// Only EPERM: EACCES is what IPv6 routes get on an interface that has IPv6 disabled.
 fn forbidden(outcome: &Result<(), Refusal>) -> bool {
-    outcome.as_ref().is_err_and(|refusal| matches!(refusal.errno, Errno::EPERM | Errno::EACCES))
+    outcome.as_ref().is_err_and(|refusal| refusal.errno == Errno::EPERM)
 }
 
 /// Asks for the removal of a route of ours that is never there, so that a lack of rights shows at once and not with

@@ -137,10 +137,12 @@ fn rejecting_routes_and_other_tables() {
 #[test]
 fn what_cannot_be_installed_says_why() {
     let mut node = Node::new("refused");
-    let _pod = node.pod("pod0");
+    let (_pod, _other) = (node.pod("pod0"), node.pod("pod1"));
     node.ns.address("pod0", "10.9.0.1/24").unwrap();
+    node.ns.sysctl("net.ipv6.conf.pod1.disable_ipv6", "1").unwrap();
     node.start();
     let installed = node.want_and_wait(|desired| {
+        desired.routes.insert(host("fd00::4"), device("pod1"));
         desired.routes.insert(host("10.20.0.1"), device("nowhere"));
         desired.routes.insert(host("10.20.0.2"), via(&["192.0.2.77"]));
         desired.routes.insert(host("10.20.0.3"), via(&[]));
@@ -155,5 +157,6 @@ fn what_cannot_be_installed_says_why() {
     assert_eq!(reason("10.20.0.2"), "Nexthop has invalid gateway (ENETUNREACH: Network is unreachable)");
     assert_eq!(reason("10.20.0.3"), "it has no gateway");
     assert_eq!(reason("fd00::3"), "an IPv6 route cannot have the IPv4 gateway 10.9.0.2");
+    assert_eq!(reason("fd00::4"), "IPv6 is disabled on nexthop device (EACCES: Permission denied)");
     assert!(reason("10.20.0.4").contains("Nexthop has invalid gateway"), "{}", reason("10.20.0.4"));
 }

@@ -31,7 +31,7 @@ vtysh -b
 wait
 "#;
 
-const BIRD: &str = "exec bird -f -c /etc/bird/bird.conf";
+const BIRD: &str = "exec bird -f -c /etc/bird.conf";
 
 impl Image {
     /// Recognises an image by the last part of its name.

@@ -1,7 +1,7 @@
 # The first process of a lab node, in its new net, mount, pid and uts namespaces: builds the node's root and reaps.
 #
 # $1 an empty directory for the root; $2 the node's name. The variable BINDS holds one `source target options` a line.
-# The node sees the host's programs (/usr) and settings (/etc) read-only; all the rest is its own and gone with it.
+# The node sees the host's programs (/usr) and settings (/etc) and cannot change them; all the rest is its own.
 set -e
 root=$1
 name=$2
@@ -21,16 +21,18 @@ for link in bin sbin lib lib32 lib64 libx32; do
   fi
 done
 mount --bind /usr usr && mount -o remount,bind,ro usr
-mount --bind /etc etc && mount -o remount,bind,ro etc
 mount --rbind /dev dev
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 
-# Where a node has settings of its own.
-for own in frr bird iproute2; do
-  [ -d "/etc/$own" ] && mount -t tmpfs -o mode=755 "$own" "etc/$own"
-done
-[ -d etc/iproute2 ] && cp -a /etc/iproute2/. etc/iproute2/ && mkdir -p etc/iproute2/rt_protos.d
+# The host's settings by links, so that a node can have some of its own beside them.
+mkdir .etc
+mount --bind /etc .etc && mount -o remount,bind,ro .etc
+(cd etc && ln -s ../.etc/* .)
+rm -f etc/frr etc/bird etc/iproute2
+mkdir etc/frr etc/bird
+[ ! -d .etc/iproute2 ] || cp -a .etc/iproute2 etc/
+mkdir -p etc/iproute2/rt_protos.d
 # /usr is read-only, so programs of a node's own go over an empty /usr/local.
 mount -t tmpfs -o mode=755 local usr/local && mkdir usr/local/bin usr/local/sbin
 

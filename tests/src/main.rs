@@ -1,4 +1,7 @@
 //! `plainroute-lab`: builds the labs in network namespaces, checks what they promise, and shows it.
+//!
+//! Called by the name `plainroute` it is the agent and its command line: the nodes of a lab run this very file, so that
+//! what is tested is always what was just built.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +18,7 @@ use plainroute_tests::lab::{Expectations, Lab, Lifetime};
 #[derive(Debug, Parser)]
 #[command(name = "plainroute-lab")]
 struct Arguments {
-    /// The agent's binary, for nodes of the image `plainroute`. Default: the one built beside this program.
+    /// The agent's binary, for nodes of the image `plainroute`. Default: this program, which has the agent in it.
     #[arg(long, env = "PLAINROUTE", global = true)]
     plainroute: Option<PathBuf>,
     #[command(subcommand)]
@@ -66,6 +69,12 @@ enum Action {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| Path::new(&name).file_name() == Some("plainroute".as_ref()))
+    {
+        return plainroute_agent::cli::run();
+    }
     match run(Arguments::parse()) {
         Ok(code) => code,
         Err(error) => {
@@ -77,10 +86,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
     let plainroute = || -> Result<PathBuf> {
-        if let Some(path) = &arguments.plainroute {
-            return path.canonicalize().with_context(|| path.display().to_string());
+        match &arguments.plainroute {
+            Some(path) => path.canonicalize().with_context(|| path.display().to_string()),
+            None => std::env::current_exe().context("the path of this program"),
         }
-        Ok(std::env::current_exe()?.with_file_name("plainroute"))
     };
     match &arguments.action {
         Action::Up { lab } => {

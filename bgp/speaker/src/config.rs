@@ -2,7 +2,7 @@
 use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use plainroute_bgp::{
-    AfiSafi, Asn, Families, HoldTime, Prefix, RouterId,
+    Asn, Families, HoldTime, Prefix, RouterId,
     session::{GracefulRestartConfig, SessionConfig},
 };
 
@@ -219,6 +219,9 @@ impl PeerConfig {
         if self.passive && self.listen_port == 0 {
             return refuse("a passive peer needs a listenPort");
         }
+        if let Err(error) = crate::inbound::policy(self) {
+            return refuse(&format!("import: {error}"));
+        }
         if self.families.is_empty() {
             return refuse("no family is left to exchange");
         }
@@ -253,14 +256,6 @@ pub(crate) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(_) => false,
         IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
-/// The family of an address.
-pub(crate) fn family_of(address: IpAddr) -> AfiSafi {
-    match address {
-        IpAddr::V4(_) => AfiSafi::Ipv4Unicast,
-        IpAddr::V6(_) => AfiSafi::Ipv6Unicast,
     }
 }
 

@@ -1,9 +1,17 @@
 //! What the peers taught us and the kernel shall know: the best paths over all peers, with their equals.
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use plainroute_bgp::Prefix;
+use plainroute_bgp::{
+    Asn, Prefix, RouterId,
+    rib::best_path::{self, Candidate},
+    wire::{NextHop, PathAttributes},
+};
 
-use crate::PeerName;
+use crate::{PeerName, config::is_link_local, origin::next_hop_address};
 
 /// Accepted routes with `install: true`: for each prefix the best path and those equal to it, by peer.
 pub type Learned = BTreeMap<Prefix, Vec<LearnedPath>>;
@@ -19,4 +27,59 @@ pub struct LearnedPath {
     pub interface: Option<String>,
     /// The peer is restarting and has not confirmed the route yet; it still forwards (RFC 4724).
     pub stale: bool,
+}
+
+/// One peer's routes for the kernel.
+pub(crate) type PeerRoutes = BTreeMap<Prefix, PeerRoute>;
+
+/// A route of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PeerRoute {
+    pub(crate) attributes: Arc<PathAttributes>,
+    pub(crate) next_hop: NextHop,
+    pub(crate) stale: bool,
+}
+
+/// What one peer teaches, and who it is as far as the choice of paths asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Teaching {
+    pub(crate) internal: bool,
+    pub(crate) asn: Asn,
+    pub(crate) router_id: RouterId,
+    pub(crate) address: IpAddr,
+    /// The interface towards the peer, as far as it is known.
+    pub(crate) interface: Option<String>,
+    pub(crate) routes: Arc<PeerRoutes>,
+}
+
+/// The best paths over all peers (RFC 4271 section 9.1.2.2).
+pub(crate) fn best(teachings: &BTreeMap<PeerName, Teaching>) -> Learned {
+    let prefixes: BTreeSet<Prefix> =
+        teachings.values().flat_map(|teaching| teaching.routes.keys().copied()).collect();
+    prefixes.into_iter().map(|prefix| (prefix, paths(prefix, teachings))).collect()
+}
+
+fn paths(prefix: Prefix, teachings: &BTreeMap<PeerName, Teaching>) -> Vec<LearnedPath> {
+    let offers: Vec<(&PeerName, &Teaching, &PeerRoute)> = teachings
+        .iter()
+        .filter_map(|(peer, teaching)| Some((peer, teaching, teaching.routes.get(&prefix)?)))
+        .collect();
+    let candidates: Vec<Candidate<'_>> = offers
+        .iter()
+        .map(|(_, teaching, route)| Candidate {
+            attributes: &route.attributes,
+            internal: teaching.internal,
+            peer_asn: teaching.asn,
+            peer_router_id: teaching.router_id,
+            peer_address: teaching.address,
+            next_hop_cost: 0,
+        })
+        .collect();
+    let chosen = best_path::decide(&candidates).map(|decision| decision.multipath).unwrap_or_default();
+    let path = |(peer, teaching, route): &(&PeerName, &Teaching, &PeerRoute)| {
+        let next_hop = next_hop_address(route.next_hop);
+        let interface = teaching.interface.clone().filter(|_| is_link_local(next_hop));
+        LearnedPath { peer: PeerName::clone(peer), next_hop, interface, stale: route.stale }
+    };
+    chosen.into_iter().filter_map(|place| offers.get(place)).map(path).collect()
 }

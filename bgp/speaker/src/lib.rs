@@ -10,14 +10,20 @@
 //!
 //! Read [`Speaker`] first, then [`PeerConfig`] and [`Receipt`].
 #![deny(missing_docs)]
-#![expect(dead_code, reason = "the peer tasks that read these come with the next commit")]
 
 mod change;
 mod config;
+mod connection;
+mod inbound;
 mod learned;
+mod listener;
+mod next_hop;
 mod origin;
+mod outbound;
+mod peer;
 mod receipt;
 mod registry;
+mod socket;
 mod speaker;
 mod status;
 

@@ -1,17 +1,32 @@
 //! The registry task.
 //!
-//! Owns: the peers' configuration and what is originated.
-//! Inputs: commands of the handles (bounded channel).
-//! Outputs: the status of all peers and what they taught (`watch`).
-//! Cancelling: the task ends when the last handle is dropped.
-use std::{collections::BTreeMap, sync::Arc};
+//! Owns: the peers' configuration, their tasks, the listeners, and what each owner originates.
+//! Inputs: commands of the handles (bounded channel); nudges of the peers' tasks that their view has changed.
+//! Outputs: each peer's configuration and desired routes, each listener's callers (all `watch`); the status of all
+//! peers and the best of what they taught (`watch`).
+//! Cancelling: the task ends when it is stopped or the last handle is dropped; the peers' tasks then close their
+//! connections without NOTIFICATION. Answers that nobody waits for any more are dropped.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use plainroute_bgp::{session::StopReason, wire::CeaseReason};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
 
 use crate::{
     AdvertisedRoute, ApplyError, Effect, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, SpeakerConfig, StopMode, change,
+    Receipt, ReceivedRoute, SpeakerConfig, StopMode, change, learned,
+    learned::Teaching,
+    listener::{Caller, Callers, Listener},
+    outbound::{Desired, Routes},
+    peer::{Inputs, Leave, Outputs, Peer, PeerCommand},
+    status::PeerView,
 };
+
+/// How long stopping waits for the peers' connections to close.
+const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// What a handle asks for.
 #[derive(Debug)]
@@ -41,39 +56,301 @@ pub(crate) enum Command {
 
 /// What the registry publishes.
 #[derive(Debug)]
-pub(crate) struct Outputs {
+pub(crate) struct PublicOutputs {
     pub(crate) peers: watch::Sender<Arc<Peers>>,
     pub(crate) learned: watch::Sender<Arc<Learned>>,
 }
 
-/// Runs until it is stopped or no handle is left.
-pub(crate) async fn run(
-    _config: SpeakerConfig,
-    mut inbox: mpsc::Receiver<Command>,
-    _synced: watch::Receiver<bool>,
-    outputs: Outputs,
-) {
-    let mut configured: BTreeMap<PeerName, PeerConfig> = BTreeMap::new();
-    while let Some(command) = inbox.recv().await {
-        match command {
-            Command::Apply { peers, answer } => {
-                let result = check(&peers).map(|()| differences(&configured, &peers));
-                if result.is_ok() {
-                    configured = peers;
+/// A running peer, as the registry sees it.
+struct Running {
+    config: watch::Sender<PeerConfig>,
+    desired: watch::Sender<Desired>,
+    commands: mpsc::Sender<PeerCommand>,
+    connections: mpsc::Sender<tokio::net::TcpStream>,
+    view: watch::Receiver<PeerView>,
+    flushed: watch::Receiver<u64>,
+    task: JoinHandle<()>,
+}
+
+pub(crate) struct Registry {
+    speaker: SpeakerConfig,
+    synced: watch::Receiver<bool>,
+    outputs: PublicOutputs,
+    peers: BTreeMap<PeerName, Running>,
+    /// The listener of each port; dropping a sender ends its task.
+    listeners: BTreeMap<u16, watch::Sender<Callers>>,
+    /// Owner, peer, routes.
+    originated: BTreeMap<String, BTreeMap<PeerName, Arc<Routes>>>,
+    version: u64,
+    changed: Arc<Notify>,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        speaker: SpeakerConfig,
+        synced: watch::Receiver<bool>,
+        outputs: PublicOutputs,
+    ) -> Registry {
+        Registry {
+            speaker,
+            synced,
+            outputs,
+            peers: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            originated: BTreeMap::new(),
+            version: 0,
+            changed: Arc::default(),
+        }
+    }
+
+    /// Runs until it is stopped or no handle is left.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let changed = Arc::clone(&self.changed);
+        loop {
+            let command = tokio::select! {
+                command = inbox.recv() => command,
+                () = changed.notified() => {
+                    self.publish();
+                    continue;
                 }
-                let _ = answer.send(result);
-            }
-            Command::Originate { answer, .. } => drop(answer),
-            Command::Advertised { answer, .. } => drop(answer),
-            Command::Received { answer, .. } => drop(answer),
-            Command::Stop { answer, .. } => {
-                let _ = answer.send(());
-                break;
+            };
+            match command {
+                Some(Command::Apply { peers, answer }) => {
+                    let result = self.apply(peers).await;
+                    // A handle that has gone away needs no answer, here and below.
+                    let _ = answer.send(result);
+                }
+                Some(Command::Originate { owner, routes, answer }) => {
+                    let _ = answer.send(self.originate(owner, routes));
+                }
+                Some(Command::Advertised { peer, answer }) => {
+                    self.ask(&peer, PeerCommand::Advertised(answer)).await;
+                }
+                Some(Command::Received { peer, answer }) => {
+                    self.ask(&peer, PeerCommand::Received(answer)).await;
+                }
+                Some(Command::Stop { mode, answer }) => {
+                    self.stop(mode).await;
+                    let _ = answer.send(());
+                    return;
+                }
+                None => return self.stop(StopMode::Retain).await,
             }
         }
     }
-    outputs.peers.send_replace(Arc::default());
-    outputs.learned.send_replace(Arc::default());
+
+    /// All or nothing: what can fail comes first.
+    async fn apply(&mut self, wanted: BTreeMap<PeerName, PeerConfig>) -> Result<Vec<PeerChange>, ApplyError> {
+        check(&wanted)?;
+        let new_listeners = self.bind_new_ports(&wanted)?;
+        let mut changes = Vec::new();
+        let gone: Vec<PeerName> =
+            self.peers.keys().filter(|peer| !wanted.contains_key(*peer)).cloned().collect();
+        for peer in gone {
+            self.remove(&peer).await;
+            changes.push(PeerChange { peer, effect: Effect::Removed });
+        }
+        for (peer, config) in wanted {
+            let effect = match self.peers.get(&peer) {
+                None => {
+                    self.add(peer.clone(), config);
+                    Effect::Added
+                }
+                Some(running) => {
+                    let effect = change::compare(&running.config.borrow(), &config);
+                    if effect != Effect::Unchanged {
+                        running.config.send_replace(config);
+                    }
+                    effect
+                }
+            };
+            changes.push(PeerChange { peer, effect });
+        }
+        changes.sort_by(|a, b| a.peer.cmp(&b.peer));
+        self.update_listeners(new_listeners);
+        self.publish();
+        Ok(changes)
+    }
+
+    fn bind_new_ports(
+        &self,
+        wanted: &BTreeMap<PeerName, PeerConfig>,
+    ) -> Result<BTreeMap<u16, Listener>, ApplyError> {
+        let mut listeners = BTreeMap::new();
+        for config in wanted.values().filter(|config| config.listen_port != 0) {
+            let port = config.listen_port;
+            if !self.listeners.contains_key(&port) && !listeners.contains_key(&port) {
+                // The passwords must stand before the first SYN; nobody is let in before the peers run.
+                let configs = wanted.iter().filter(|(_, config)| config.listen_port == port);
+                let passwords = configs.filter_map(|(_, c)| Some((c.peer_address, c.password.clone()?)));
+                let listener = Listener::bind(port, passwords.collect())
+                    .map_err(|source| ApplyError::Listen { port, source })?;
+                listeners.insert(port, listener);
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn update_listeners(&mut self, new: BTreeMap<u16, Listener>) {
+        for (port, listener) in new {
+            let callers = watch::Sender::new(Callers::default());
+            tokio::spawn(listener.run(callers.subscribe()));
+            self.listeners.insert(port, callers);
+            info!(port, "listening");
+        }
+        let mut ports: BTreeMap<u16, BTreeMap<_, Caller>> = BTreeMap::new();
+        for (peer, running) in &self.peers {
+            let config = running.config.borrow();
+            if config.listen_port != 0 {
+                let caller = Caller {
+                    peer: peer.clone(),
+                    password: config.password.clone(),
+                    ttl_security: config.ttl_security,
+                    connections: running.connections.clone(),
+                };
+                ports.entry(config.listen_port).or_default().insert(config.source(), caller);
+            }
+        }
+        self.listeners.retain(|port, callers| match ports.remove(port) {
+            Some(wanted) => {
+                callers.send_replace(Arc::new(wanted));
+                true
+            }
+            None => {
+                info!(port, "no longer listening");
+                false
+            }
+        });
+    }
+
+    fn add(&mut self, peer: PeerName, config: PeerConfig) {
+        let (commands, commands_in) = mpsc::channel(16);
+        let (connections, connections_in) = mpsc::channel(4);
+        let view = watch::Sender::new(PeerView::idle(&config));
+        let flushed = watch::Sender::new(0);
+        let desired = watch::Sender::new(Desired { version: self.version, routes: self.routes_to(&peer) });
+        let config = watch::Sender::new(config);
+        let inputs = Inputs {
+            config: config.subscribe(),
+            desired: desired.subscribe(),
+            synced: self.synced.clone(),
+            commands: commands_in,
+            connections: connections_in,
+        };
+        let running = Running {
+            view: view.subscribe(),
+            flushed: flushed.subscribe(),
+            task: tokio::spawn(
+                Peer::new(
+                    peer.clone(),
+                    self.speaker.clone(),
+                    inputs,
+                    Outputs { view, flushed, changed: Arc::clone(&self.changed) },
+                )
+                .run(),
+            ),
+            config,
+            desired,
+            commands,
+            connections,
+        };
+        info!(%peer, "added");
+        self.peers.insert(peer, running);
+    }
+
+    /// The task sees its connections off on its own.
+    async fn remove(&mut self, peer: &PeerName) {
+        if let Some(running) = self.peers.remove(peer) {
+            let text = "the peer was removed from the configuration".to_owned();
+            let reason = StopReason::Cease(CeaseReason::PeerDeconfigured, text);
+            // An error means that the task has ended already.
+            let _ = running.commands.send(PeerCommand::Leave(Leave::Now(reason))).await;
+            info!(%peer, "removed");
+        }
+    }
+
+    fn originate(&mut self, owner: String, routes: Vec<Originated>) -> Receipt {
+        let mut by_peer: BTreeMap<PeerName, Routes> = BTreeMap::new();
+        for Originated { peer, prefix, attributes } in routes {
+            by_peer.entry(peer).or_default().insert(prefix, attributes);
+        }
+        let new: BTreeMap<PeerName, Arc<Routes>> =
+            by_peer.into_iter().map(|(peer, routes)| (peer, Arc::new(routes))).collect();
+        let old = self.originated.insert(owner, new.clone()).unwrap_or_default();
+        self.originated.retain(|_, peers| !peers.is_empty());
+        self.version += 1;
+        for (peer, running) in &self.peers {
+            if old.get(peer) != new.get(peer) {
+                let desired = Desired { version: self.version, routes: self.routes_to(peer) };
+                running.desired.send_replace(desired);
+            }
+        }
+        let wait = |running: &Running| (running.flushed.clone(), running.desired.borrow().version);
+        Receipt { waits: self.peers.values().map(wait).collect() }
+    }
+
+    /// What all owners originate to a peer; of two with the same prefix the first owner's counts.
+    fn routes_to(&self, peer: &PeerName) -> Arc<Routes> {
+        let mut owners = self.originated.values().filter_map(|peers| peers.get(peer));
+        let Some(first) = owners.next() else { return Arc::default() };
+        let mut all = Arc::clone(first);
+        for routes in owners {
+            let all = Arc::make_mut(&mut all);
+            for (prefix, attributes) in routes.iter() {
+                all.entry(*prefix).or_insert_with(|| Arc::clone(attributes));
+            }
+        }
+        all
+    }
+
+    async fn ask(&self, peer: &PeerName, command: PeerCommand) {
+        if let Some(running) = self.peers.get(peer) {
+            // An error drops the answer's sender, which the asker sees as nothing.
+            let _ = running.commands.send(command).await;
+        }
+    }
+
+    async fn stop(&mut self, mode: StopMode) {
+        let leave = match mode {
+            StopMode::Retain => Leave::Now(StopReason::Retain),
+            StopMode::Withdraw => Leave::Withdraw,
+            StopMode::HardReset => {
+                Leave::Now(StopReason::Cease(CeaseReason::HardReset, "shutting down".to_owned()))
+            }
+        };
+        // First, so that no peer comes back in by its own connection.
+        self.listeners.clear();
+        for running in self.peers.values() {
+            let _ = running.commands.send(PeerCommand::Leave(leave.clone())).await;
+        }
+        let deadline = tokio::time::Instant::now() + STOP_WAIT;
+        for (peer, running) in std::mem::take(&mut self.peers) {
+            if tokio::time::timeout_at(deadline, running.task).await.is_err() {
+                warn!(%peer, "the connection did not close in time");
+            }
+        }
+        info!(?mode, "stopped");
+    }
+
+    /// Publishes the latest views, whole.
+    fn publish(&mut self) {
+        let mut statuses = Peers::new();
+        let mut teachings: BTreeMap<PeerName, Teaching> = BTreeMap::new();
+        for (peer, running) in &mut self.peers {
+            let PeerView { status, teaching } = running.view.borrow_and_update().clone();
+            statuses.insert(peer.clone(), status);
+            teachings.insert(peer.clone(), teaching);
+        }
+        self.outputs.peers.send_replace(Arc::new(statuses));
+        let best = learned::best(&teachings);
+        self.outputs.learned.send_if_modified(|learned| {
+            let modified = **learned != best;
+            if modified {
+                *learned = Arc::new(best);
+            }
+            modified
+        });
+    }
 }
 
 /// What no speaker could run.
@@ -88,22 +365,4 @@ fn check(peers: &BTreeMap<PeerName, PeerConfig>) -> Result<(), ApplyError> {
         }
     }
     Ok(())
-}
-
-/// One line for each peer of either set, in order of their names.
-fn differences(
-    old: &BTreeMap<PeerName, PeerConfig>,
-    new: &BTreeMap<PeerName, PeerConfig>,
-) -> Vec<PeerChange> {
-    let mut changes: Vec<PeerChange> = new
-        .iter()
-        .map(|(peer, config)| {
-            let effect = old.get(peer).map_or(Effect::Added, |old| change::compare(old, config));
-            PeerChange { peer: peer.clone(), effect }
-        })
-        .collect();
-    let removed = old.keys().filter(|peer| !new.contains_key(*peer));
-    changes.extend(removed.map(|peer| PeerChange { peer: peer.clone(), effect: Effect::Removed }));
-    changes.sort_by(|a, b| a.peer.cmp(&b.peer));
-    changes
 }

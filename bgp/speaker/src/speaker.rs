@@ -5,7 +5,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     AdvertisedRoute, ApplyError, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers, Receipt,
-    ReceivedRoute, SpeakerConfig, registry,
+    ReceivedRoute, SpeakerConfig,
+    registry::{Command, PublicOutputs, Registry},
 };
 
 /// How a speaker leaves.
@@ -25,7 +26,7 @@ pub enum StopMode {
 /// Dropping all handles stops it as [`StopMode::Retain`] does: a crash of the program must look like one.
 #[derive(Clone, Debug)]
 pub struct Speaker {
-    commands: mpsc::Sender<registry::Command>,
+    commands: mpsc::Sender<Command>,
     synced: watch::Sender<bool>,
     peers: watch::Receiver<Arc<Peers>>,
     learned: watch::Receiver<Arc<Learned>>,
@@ -47,8 +48,8 @@ impl Speaker {
             peers: peers.subscribe(),
             learned: learned.subscribe(),
         };
-        let outputs = registry::Outputs { peers, learned };
-        tokio::spawn(registry::run(config, inbox, synced.subscribe(), outputs));
+        let outputs = PublicOutputs { peers, learned };
+        tokio::spawn(Registry::new(config, synced.subscribe(), outputs).run(inbox));
         speaker
     }
 
@@ -58,7 +59,7 @@ impl Speaker {
     /// On an error nothing was changed. Cancelling does not undo: the registry may have taken the set already.
     pub async fn apply(&self, peers: BTreeMap<PeerName, PeerConfig>) -> Result<Vec<PeerChange>, ApplyError> {
         let (answer, answered) = oneshot::channel();
-        let command = registry::Command::Apply { peers, answer };
+        let command = Command::Apply { peers, answer };
         self.commands.send(command).await.map_err(|_| ApplyError::Stopped)?;
         answered.await.map_err(|_| ApplyError::Stopped)?
     }
@@ -69,7 +70,7 @@ impl Speaker {
     /// Routes to a peer that is not configured wait for it.
     pub async fn originate(&self, owner: &str, routes: Vec<Originated>) -> Receipt {
         let (answer, answered) = oneshot::channel();
-        let command = registry::Command::Originate { owner: owner.to_owned(), routes, answer };
+        let command = Command::Originate { owner: owner.to_owned(), routes, answer };
         // A stopped speaker has no peer that could be waited for.
         if self.commands.send(command).await.is_err() {
             return Receipt::default();
@@ -96,7 +97,7 @@ impl Speaker {
     /// The routes that the peer was sent, by prefix; none for an unknown peer or a session that is down.
     pub async fn advertised(&self, peer: &PeerName) -> Vec<AdvertisedRoute> {
         let (answer, answered) = oneshot::channel();
-        let command = registry::Command::Advertised { peer: peer.clone(), answer };
+        let command = Command::Advertised { peer: peer.clone(), answer };
         if self.commands.send(command).await.is_err() {
             return Vec::new();
         }
@@ -106,7 +107,7 @@ impl Speaker {
     /// The routes that the peer sent and the import rules accepted, by prefix.
     pub async fn received(&self, peer: &PeerName) -> Vec<ReceivedRoute> {
         let (answer, answered) = oneshot::channel();
-        let command = registry::Command::Received { peer: peer.clone(), answer };
+        let command = Command::Received { peer: peer.clone(), answer };
         if self.commands.send(command).await.is_err() {
             return Vec::new();
         }
@@ -116,7 +117,7 @@ impl Speaker {
     /// Stops every session as `mode` says and waits until each connection is closed, five seconds at most.
     pub async fn stop(self, mode: StopMode) {
         let (answer, answered) = oneshot::channel();
-        if self.commands.send(registry::Command::Stop { mode, answer }).await.is_ok() {
+        if self.commands.send(Command::Stop { mode, answer }).await.is_ok() {
             // An error means that the registry is gone, and every peer with it.
             let _ = answered.await;
         }

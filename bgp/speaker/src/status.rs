@@ -7,11 +7,11 @@ use std::{
 };
 
 use plainroute_bgp::{
-    AfiSafi, Asn,
-    session::{Negotiated, State},
+    AfiSafi, Asn, RouterId,
+    session::{Negotiated, Session, SessionCounters, State},
 };
 
-use crate::PeerName;
+use crate::{PeerConfig, PeerName, SpeakerConfig, inbound::Inbound, learned::Teaching, outbound::Outbound};
 
 /// The status of every configured peer.
 pub type Peers = BTreeMap<PeerName, PeerStatus>;
@@ -89,4 +89,162 @@ pub struct Counters {
     pub messages_sent: u64,
     /// UPDATEs in which RFC 7606 found something and the session went on.
     pub malformed_updates: u64,
+}
+
+/// What a peer's task publishes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PeerView {
+    pub(crate) status: PeerStatus,
+    pub(crate) teaching: Teaching,
+}
+
+impl PeerView {
+    /// The view of a peer whose task has not begun.
+    pub(crate) fn idle(config: &PeerConfig) -> PeerView {
+        let session = Session::new(config.session(&SpeakerConfig::default(), 0));
+        Record::new(Instant::now()).view(config, &session, &Inbound::new(config), &Outbound::new(config))
+    }
+}
+
+/// What the peer's task remembers for its status.
+#[derive(Debug)]
+pub(crate) struct Record {
+    state: State,
+    since: Instant,
+    since_time: SystemTime,
+    last_error: Option<(String, SystemTime)>,
+    session: Option<EstablishedSession>,
+    router_id: Option<RouterId>,
+    interface: Option<String>,
+    /// Of sessions before the present one.
+    former: SessionCounters,
+    pub(crate) updates_sent: u64,
+}
+
+#[derive(Debug)]
+struct EstablishedSession {
+    local: SocketAddr,
+    remote: SocketAddr,
+    negotiated: Arc<Negotiated>,
+}
+
+impl Record {
+    pub(crate) fn new(now: Instant) -> Record {
+        Record {
+            state: State::Idle,
+            since: now,
+            since_time: SystemTime::now(),
+            last_error: None,
+            session: None,
+            router_id: None,
+            interface: None,
+            former: SessionCounters::default(),
+            updates_sent: 0,
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, state: State, now: Instant) {
+        self.state = state;
+        self.since = now;
+        self.since_time = SystemTime::now();
+    }
+
+    /// True where this is another error than the last one.
+    pub(crate) fn set_error(&mut self, text: String) -> bool {
+        let new = self.last_error.as_ref().is_none_or(|(last, _)| *last != text);
+        self.last_error = Some((text, SystemTime::now()));
+        new
+    }
+
+    pub(crate) fn set_established(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        interface: Option<String>,
+        negotiated: &Arc<Negotiated>,
+    ) {
+        self.router_id = Some(negotiated.peer_open.router_id);
+        self.interface = interface;
+        self.session = Some(EstablishedSession { local, remote, negotiated: Arc::clone(negotiated) });
+    }
+
+    pub(crate) fn clear_established(&mut self) -> Option<Arc<Negotiated>> {
+        self.session.take().map(|session| session.negotiated)
+    }
+
+    /// The session is replaced by another; what it counted is kept.
+    pub(crate) fn keep_counters(&mut self, counters: SessionCounters) {
+        self.former = sum(self.former, counters);
+    }
+
+    pub(crate) fn view(
+        &self,
+        config: &PeerConfig,
+        session: &Session,
+        inbound: &Inbound,
+        outbound: &Outbound,
+    ) -> PeerView {
+        let established = self.session.as_ref();
+        let negotiated = established.map(|session| &session.negotiated);
+        let family = |family: AfiSafi| {
+            let status = FamilyStatus {
+                negotiated: negotiated.is_some_and(|negotiated| negotiated.families.contains(family)),
+                originated: outbound.originated(family),
+                advertised: outbound.rib().sent(family),
+                accepted: inbound.rib().count(family),
+                stale: inbound.rib().stale(family),
+                rejected: inbound.rib().rejected(family).policy + inbound.rib().rejected(family).looped,
+                not_advertised: outbound.not_advertised(family),
+                end_of_rib_sent: outbound.rib().end_of_rib_sent(family),
+                end_of_rib_received: inbound.end_of_rib_received(family),
+            };
+            (family, status)
+        };
+        let counted = sum(self.former, session.counters());
+        let status = PeerStatus {
+            local_asn: config.local_asn,
+            peer_asn: config.peer_asn,
+            peer_address: config.peer_address,
+            interface: config.interface.clone(),
+            state: self.state,
+            since: self.since,
+            since_time: self.since_time,
+            last_error: self.last_error.clone(),
+            blocked: config.blocked.clone(),
+            negotiated: negotiated.cloned(),
+            local_address: established.map(|session| session.local),
+            remote_address: established.map(|session| session.remote),
+            families: config.families.iter().map(family).collect(),
+            counters: Counters {
+                established: counted.established,
+                lost: counted.lost,
+                updates_received: counted.updates_received,
+                updates_sent: self.updates_sent,
+                messages_received: counted.messages_received,
+                messages_sent: counted.messages_sent + self.updates_sent,
+                malformed_updates: counted.malformed_updates,
+            },
+        };
+        let teaching = Teaching {
+            internal: config.internal(),
+            asn: config.peer_asn,
+            // Only asked for where there are routes, so after a session.
+            router_id: self.router_id.unwrap_or(config.router_id),
+            address: config.peer_address,
+            interface: self.interface.clone(),
+            routes: inbound.routes(),
+        };
+        PeerView { status, teaching }
+    }
+}
+
+fn sum(a: SessionCounters, b: SessionCounters) -> SessionCounters {
+    SessionCounters {
+        established: a.established + b.established,
+        lost: a.lost + b.lost,
+        messages_received: a.messages_received + b.messages_received,
+        messages_sent: a.messages_sent + b.messages_sent,
+        updates_received: a.updates_received + b.updates_received,
+        malformed_updates: a.malformed_updates + b.malformed_updates,
+    }
 }

@@ -1,0 +1,167 @@
+//! What one peer told us, and how long it stays while the peer restarts (RFC 4724 section 4.2).
+//!
+//! Owned by the peer's task. Only what the import rules name is kept; what is kept over a lost session is stale
+//! until the peer tells it again, sends End-of-RIB, or its time runs out.
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use plainroute_bgp::{
+    AfiSafi, Families, Prefix,
+    policy::{ImportPolicy, ImportRule, InvalidPrefixRule, PrefixRule},
+    rib::{AdjRibIn, Change, Identity, PrefixLimit},
+    session::{DownReason, Negotiated},
+    wire::Update,
+};
+
+use crate::{
+    PeerConfig, ReceivedRoute,
+    learned::{PeerRoute, PeerRoutes},
+};
+
+pub(crate) struct Inbound {
+    rib: AdjRibIn,
+    policy: ImportPolicy,
+    /// When stale routes go, wherever the peer is then.
+    stale_until: Option<Instant>,
+    end_of_rib: Families,
+    /// The routes for the kernel; a new value whenever one of them changed.
+    routes: Arc<PeerRoutes>,
+}
+
+impl Inbound {
+    pub(crate) fn new(config: &PeerConfig) -> Inbound {
+        Inbound {
+            rib: AdjRibIn::new(identity(config), config.max_prefixes_in),
+            // Refused by `PeerConfig::check` before it gets here.
+            policy: policy(config).unwrap_or(ImportPolicy::DENY),
+            stale_until: None,
+            end_of_rib: Families::NONE,
+            routes: Arc::default(),
+        }
+    }
+
+    pub(crate) fn rib(&self) -> &AdjRibIn {
+        &self.rib
+    }
+
+    pub(crate) fn routes(&self) -> Arc<PeerRoutes> {
+        Arc::clone(&self.routes)
+    }
+
+    pub(crate) fn end_of_rib_received(&self, family: AfiSafi) -> bool {
+        self.end_of_rib.contains(family)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.stale_until
+    }
+
+    /// The session stands. Stale routes wait on where the peer says that it forwarded all the time, and go where
+    /// it does not.
+    pub(crate) fn session_up(&mut self, now: Instant, config: &PeerConfig, negotiated: &Negotiated) {
+        self.rib.session_up(identity(config), config.max_prefixes_in);
+        self.end_of_rib = Families::NONE;
+        let waits = negotiated.retained_families().intersection(negotiated.forwarding_preserved());
+        for family in AfiSafi::ALL.into_iter().filter(|family| !waits.contains(*family)) {
+            let changes = self.rib.sweep_stale(family);
+            self.note(&changes);
+        }
+        // The restart time was for coming back; as much again is for sending everything.
+        self.stale_until = self.has_stale().then(|| now + negotiated.restart_time());
+    }
+
+    pub(crate) fn session_down(&mut self, now: Instant, reason: &DownReason, negotiated: &Negotiated) {
+        let kept =
+            if reason.retains_routes(negotiated) { negotiated.retained_families() } else { Families::NONE };
+        for family in AfiSafi::ALL {
+            let changes =
+                if kept.contains(family) { self.rib.mark_stale(family) } else { self.rib.clear(family) };
+            self.note(&changes);
+        }
+        self.end_of_rib = Families::NONE;
+        self.stale_until = self.has_stale().then(|| now + negotiated.restart_time());
+    }
+
+    /// The peer is another one now, or gone for good.
+    pub(crate) fn clear(&mut self) {
+        for family in AfiSafi::ALL {
+            let changes = self.rib.clear(family);
+            self.note(&changes);
+        }
+        self.stale_until = None;
+    }
+
+    pub(crate) fn apply(&mut self, update: &Update) -> Option<PrefixLimit> {
+        let applied = self.rib.apply(update, &self.policy);
+        self.note(&applied.changes);
+        if let Some(family) = update.end_of_rib {
+            self.end_of_rib.insert(family);
+            let changes = self.rib.sweep_stale(family);
+            self.note(&changes);
+            if !self.has_stale() {
+                self.stale_until = None;
+            }
+        }
+        applied.limit
+    }
+
+    /// True where stale routes have just gone for want of time.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+        let due = self.stale_until.is_some_and(|until| until <= now);
+        if due {
+            self.stale_until = None;
+            for family in AfiSafi::ALL {
+                let changes = self.rib.sweep_stale(family);
+                self.note(&changes);
+            }
+        }
+        due
+    }
+
+    /// Other import rules: what is held is judged again; what was refused has to be asked for.
+    pub(crate) fn set_policy(&mut self, config: &PeerConfig) {
+        self.policy = policy(config).unwrap_or(ImportPolicy::DENY);
+        let changes = self.rib.reapply(&self.policy);
+        self.note(&changes);
+    }
+
+    pub(crate) fn received(&self) -> Vec<ReceivedRoute> {
+        let route = |(prefix, received): (Prefix, &plainroute_bgp::rib::Received)| ReceivedRoute {
+            prefix,
+            next_hop: received.route.next_hop,
+            attributes: Arc::clone(received.route.attributes.shared()),
+            install: received.install,
+            stale: received.stale,
+        };
+        self.rib.iter().map(route).collect()
+    }
+
+    fn has_stale(&self) -> bool {
+        AfiSafi::ALL.into_iter().any(|family| self.rib.stale(family) > 0)
+    }
+
+    fn note(&mut self, changes: &[Change]) {
+        let wanted = |change: &Change| change.route.as_ref().is_some_and(|received| received.install);
+        if !changes.iter().any(|change| wanted(change) || self.routes.contains_key(&change.prefix)) {
+            return;
+        }
+        let installed = self.rib.iter().filter(|(_, received)| received.install);
+        let route = |(prefix, received): (Prefix, &plainroute_bgp::rib::Received)| {
+            let attributes = Arc::clone(received.route.attributes.shared());
+            (prefix, PeerRoute { attributes, next_hop: received.route.next_hop, stale: received.stale })
+        };
+        self.routes = Arc::new(installed.map(route).collect::<BTreeMap<_, _>>());
+    }
+}
+
+fn identity(config: &PeerConfig) -> Identity {
+    Identity { asn: config.local_asn, router_id: config.router_id }
+}
+
+/// The import rules as a policy; nothing else enters (RFC 8212).
+pub(crate) fn policy(config: &PeerConfig) -> Result<ImportPolicy, InvalidPrefixRule> {
+    let rule = |rule: &crate::ImportRule| {
+        let prefixes = PrefixRule::new(rule.prefix, rule.ge, rule.le)?;
+        Ok(ImportRule { prefixes, install: rule.install })
+    };
+    config.import.iter().map(rule).collect::<Result<_, _>>().map(ImportPolicy::new)
+}

@@ -1,0 +1,571 @@
+//! The peer task: one for each peer.
+//!
+//! Owns: the peer's session, its TCP connections and both its RIBs.
+//! Inputs: its configuration, its desired routes and whether they are complete (`watch`: only the latest counts);
+//! commands and connections that the peer opened (bounded channels); its sockets; the clock.
+//! Outputs: its status and what it teaches (`watch`, with a nudge to the registry); the version of the desired set
+//! that is done with (`watch`).
+//! Cancelling: the loop awaits in one place, [`Peer::wait`], whose futures are all cancel-safe. A task that is
+//! dropped closes its sockets without NOTIFICATION, as a crash would.
+use std::{
+    future::{Future, pending, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use plainroute_bgp::{
+    rib::PrefixLimit,
+    session::{Action, ConnectionId, DownReason, Event, Negotiated, Session, State, StopReason},
+    wire::CeaseReason,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    AdvertisedRoute, Effect, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
+    connection::{Connection, Ready, linger},
+    inbound::Inbound,
+    next_hop::{interface_addresses, owner},
+    outbound::{Desired, Outbound},
+    socket,
+    status::{PeerView, Record},
+};
+
+/// So much waits for TCP at most before more is packed.
+const OUTPUT_HIGH: usize = 64 * 1024;
+/// How long withdrawals may take to leave when the speaker stops.
+const WITHDRAW_WAIT: Duration = Duration::from_secs(3);
+/// How long a peer that sent too many prefixes stays down.
+const MAX_PREFIX_PAUSE: Duration = Duration::from_secs(60);
+
+/// How a peer's session ends for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// At once, for this reason.
+    Now(StopReason),
+    /// When the withdrawals have left.
+    Withdraw,
+}
+
+#[derive(Debug)]
+pub(crate) enum PeerCommand {
+    Advertised(oneshot::Sender<Vec<AdvertisedRoute>>),
+    Received(oneshot::Sender<Vec<ReceivedRoute>>),
+    /// The task ends after this.
+    Leave(Leave),
+}
+
+pub(crate) struct Inputs {
+    pub(crate) config: watch::Receiver<PeerConfig>,
+    pub(crate) desired: watch::Receiver<Desired>,
+    pub(crate) synced: watch::Receiver<bool>,
+    pub(crate) commands: mpsc::Receiver<PeerCommand>,
+    pub(crate) connections: mpsc::Receiver<TcpStream>,
+}
+
+pub(crate) struct Outputs {
+    pub(crate) view: watch::Sender<PeerView>,
+    pub(crate) flushed: watch::Sender<u64>,
+    /// Nudges the registry after `view` has changed.
+    pub(crate) changed: Arc<Notify>,
+}
+
+/// What ended the wait.
+enum Wake {
+    Config,
+    Desired,
+    Synced,
+    Command(PeerCommand),
+    Accepted(TcpStream),
+    Connected(ConnectionId, io::Result<TcpStream>),
+    Ready(ConnectionId, Ready),
+    Timer,
+    /// The registry is gone.
+    Abandoned,
+}
+
+/// An attempt to connect, with where to.
+struct Attempt {
+    id: ConnectionId,
+    remote: SocketAddr,
+    stream: Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>,
+}
+
+pub(crate) struct Peer {
+    name: PeerName,
+    speaker: SpeakerConfig,
+    config: PeerConfig,
+    session: Session,
+    attempt: Option<Attempt>,
+    connections: Vec<(ConnectionId, Connection)>,
+    lingering: JoinSet<()>,
+    inbound: Inbound,
+    outbound: Outbound,
+    record: Record,
+    /// Why the last attempt to connect failed, until the session says that it did.
+    connect_error: Option<String>,
+    leaving: Option<Instant>,
+    /// When a session that was stopped for too many prefixes starts again.
+    resume_at: Option<Instant>,
+    inputs: Inputs,
+    outputs: Outputs,
+}
+
+impl Peer {
+    pub(crate) fn new(name: PeerName, speaker: SpeakerConfig, mut inputs: Inputs, outputs: Outputs) -> Peer {
+        let config = inputs.config.borrow_and_update().clone();
+        let mut outbound = Outbound::new(&config);
+        outbound.set_desired(inputs.desired.borrow_and_update().clone(), &config);
+        let session = Session::new(config.session(&speaker, seed(&name)));
+        Peer {
+            session,
+            attempt: None,
+            connections: Vec::new(),
+            lingering: JoinSet::new(),
+            inbound: Inbound::new(&config),
+            outbound,
+            record: Record::new(now()),
+            connect_error: None,
+            leaving: None,
+            resume_at: None,
+            name,
+            speaker,
+            config,
+            inputs,
+            outputs,
+        }
+    }
+
+    /// Runs until it is told to leave and every connection is closed.
+    pub(crate) async fn run(mut self) {
+        self.start();
+        if *self.inputs.synced.borrow_and_update() {
+            self.outbound.release_end_of_rib();
+        }
+        loop {
+            self.drain();
+            self.flush();
+            self.publish();
+            if self.has_left() {
+                break;
+            }
+            let wake = self.wait().await;
+            self.handle(wake);
+        }
+        while self.lingering.join_next().await.is_some() {}
+    }
+
+    fn start(&mut self) {
+        match &self.config.blocked {
+            Some(reason) => warn!(peer = %self.name, %reason, "kept down"),
+            None => self.session.handle_start(now()),
+        }
+    }
+
+    /// The one place where the task waits. Nothing is lost when it is cancelled: what it awaits is readiness,
+    /// the latest value of a watch, a channel, or the attempt to connect, which stays in `self`.
+    async fn wait(&mut self) -> Wake {
+        let timeout =
+            [self.session.poll_timeout(), self.inbound.poll_timeout(), self.leaving, self.resume_at];
+        let timeout = timeout.into_iter().flatten().min();
+        let Inputs { config, desired, synced, commands, connections } = &mut self.inputs;
+        tokio::select! {
+            changed = config.changed() => changed.map_or(Wake::Abandoned, |()| Wake::Config),
+            changed = desired.changed() => changed.map_or(Wake::Abandoned, |()| Wake::Desired),
+            // No handle is left to say it; the registry goes too and says so itself.
+            Ok(()) = synced.changed() => Wake::Synced,
+            command = commands.recv() => command.map_or(Wake::Abandoned, Wake::Command),
+            Some(stream) = connections.recv() => Wake::Accepted(stream),
+            (id, result) = connected(&mut self.attempt) => Wake::Connected(id, result),
+            (id, ready) = ready(&self.connections) => Wake::Ready(id, ready),
+            () = sleep_until(timeout) => Wake::Timer,
+        }
+    }
+
+    fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Config => {
+                let config = self.inputs.config.borrow_and_update().clone();
+                self.reconfigure(config);
+            }
+            Wake::Desired => {
+                let desired = self.inputs.desired.borrow_and_update().clone();
+                if self.leaving.is_none() {
+                    self.outbound.set_desired(desired, &self.config);
+                }
+            }
+            Wake::Synced => {
+                if *self.inputs.synced.borrow_and_update() {
+                    self.outbound.release_end_of_rib();
+                }
+            }
+            Wake::Command(PeerCommand::Advertised(answer)) => {
+                // The asker may be gone; that is its own affair.
+                let _ = answer.send(self.outbound.advertised());
+            }
+            Wake::Command(PeerCommand::Received(answer)) => {
+                let _ = answer.send(self.inbound.received());
+            }
+            Wake::Command(PeerCommand::Leave(Leave::Now(reason))) => self.leave(reason),
+            Wake::Command(PeerCommand::Leave(Leave::Withdraw)) => {
+                let version = self.outbound.version();
+                self.outbound.set_desired(Desired { version, ..Desired::default() }, &self.config);
+                self.leaving = Some(now() + WITHDRAW_WAIT);
+            }
+            Wake::Abandoned => self.leave(StopReason::Retain),
+            Wake::Accepted(stream) => self.accept(stream),
+            Wake::Connected(id, Ok(stream)) => {
+                self.connections.push((id, Connection::new(stream)));
+                self.session.handle_connected(now(), id);
+            }
+            Wake::Connected(id, Err(error)) => self.connect_failed(id, error.to_string()),
+            Wake::Ready(id, ready) => self.read(id, ready),
+            Wake::Timer => self.handle_timeout(),
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        let now = now();
+        self.session.handle_timeout(now);
+        if self.inbound.handle_timeout(now) {
+            warn!(peer = %self.name, "the peer did not send its routes again in time; dropped those kept for it");
+        }
+        if self.resume_at.take_if(|at| *at <= now).is_some() {
+            self.start();
+        }
+    }
+
+    fn leave(&mut self, reason: StopReason) {
+        self.session.handle_stop(now(), reason);
+        self.leaving = Some(now());
+    }
+
+    /// Whether the session may end now, and ends it. What is left after that is to see the connections off.
+    fn has_left(&mut self) -> bool {
+        let Some(deadline) = self.leaving else { return false };
+        let told = self.session.established().is_none() || self.is_flushed();
+        let left = told || deadline <= now();
+        if left {
+            let text = "withdrawn".to_owned();
+            self.session.handle_stop(now(), StopReason::Cease(CeaseReason::AdministrativeShutdown, text));
+            self.drain();
+        }
+        left
+    }
+
+    fn reconfigure(&mut self, config: PeerConfig) {
+        let old = std::mem::replace(&mut self.config, config);
+        let effect = change::compare(&old, &self.config);
+        match &effect {
+            Effect::Unchanged | Effect::Added | Effect::Removed => return,
+            Effect::Reset { .. } => {
+                let text = "the configuration of this peer has changed".to_owned();
+                let reason = StopReason::Cease(CeaseReason::OtherConfigurationChange, text);
+                self.session.handle_stop(now(), reason);
+                self.drain();
+                self.record.keep_counters(self.session.counters());
+                self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));
+                self.inbound.clear();
+                self.inbound = Inbound::new(&self.config);
+                self.outbound.set_limit(&self.config);
+                self.resume_at = None;
+                self.start();
+            }
+            Effect::Refreshed { .. } | Effect::Silent { .. } => {
+                let session = self.config.session(&self.speaker, seed(&self.name));
+                self.session.handle_config(now(), &session);
+                self.outbound.set_limit(&self.config);
+                if self.config.import != old.import {
+                    self.inbound.set_policy(&self.config);
+                    for family in self.config.families.iter() {
+                        self.session.request_refresh(family);
+                    }
+                }
+            }
+        }
+        info!(peer = %self.name, "{effect}");
+    }
+
+    fn accept(&mut self, stream: TcpStream) {
+        // The configuration may have changed while the connection was in the channel.
+        let expected = stream.peer_addr().is_ok_and(|remote| remote.ip() == self.config.peer_address);
+        if !expected || self.leaving.is_some() {
+            return;
+        }
+        if let Err(error) = socket::adopt(&stream, &self.config) {
+            warn!(peer = %self.name, %error, "refused a connection: its socket options cannot be set");
+            return;
+        }
+        match self.session.handle_accepted(now()) {
+            Ok(id) => self.connections.push((id, Connection::new(stream))),
+            Err(reason) => debug!(peer = %self.name, %reason, "refused a connection"),
+        }
+    }
+
+    fn connect(&mut self, id: ConnectionId) {
+        match socket::connecting(&self.config) {
+            Ok((socket, remote)) => {
+                self.attempt = Some(Attempt { id, remote, stream: Box::pin(socket.connect(remote)) });
+            }
+            Err(error) => self.connect_failed(id, error.to_string()),
+        }
+    }
+
+    fn connect_failed(&mut self, id: ConnectionId, error: String) {
+        let port = self.config.peer_port;
+        self.connect_error = Some(format!("cannot connect to {} port {port}: {error}", self.config.source()));
+        self.session.handle_connect_failed(now(), id);
+    }
+
+    fn read(&mut self, id: ConnectionId, ready: Ready) {
+        let Some((_, connection)) = self.connections.iter_mut().find(|(other, _)| *other == id) else {
+            return;
+        };
+        if !ready.read {
+            return;
+        }
+        let open = connection.read();
+        let mut input = std::mem::take(&mut connection.input);
+        self.session.handle_input(now(), id, &mut input);
+        if !matches!(open, Ok(true)) {
+            self.session.handle_closed(now(), id);
+            self.connections.retain(|(other, _)| *other != id);
+        } else if let Some((_, connection)) = self.connections.iter_mut().find(|(other, _)| *other == id) {
+            connection.input = input;
+        }
+    }
+
+    /// Does what the session asks for and takes in what happened.
+    fn drain(&mut self) {
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                match action {
+                    Action::Connect(id) => self.connect(id),
+                    Action::Send(id, bytes) => {
+                        if let Some((_, connection)) =
+                            self.connections.iter_mut().find(|(other, _)| *other == id)
+                        {
+                            connection.output.extend_from_slice(&bytes);
+                        }
+                    }
+                    Action::Close(id) => self.close(id),
+                }
+            }
+            let Some(event) = self.session.poll_event() else { return };
+            self.note(event);
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.id == id) {
+            let hint = if self.config.password.is_some() { " (is the password the same there?)" } else { "" };
+            self.record.set_error(format!("no answer from {}{hint}", attempt.remote));
+        }
+        if let Some(place) = self.connections.iter().position(|(other, _)| *other == id) {
+            let (_, connection) = self.connections.swap_remove(place);
+            self.lingering.spawn(linger(connection));
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::StateChanged { from, to } => {
+                self.record.set_state(to, now());
+                // An absent peer goes round these for ever; that is no news.
+                if from.max(to) < State::OpenSent {
+                    debug!(peer = %self.name, %from, %to, "session");
+                } else {
+                    info!(peer = %self.name, %from, %to, "session");
+                }
+            }
+            Event::Established(id, negotiated) => self.established(id, &negotiated),
+            Event::Down(reason) => self.down(&reason),
+            Event::Failed(reason) => {
+                let connecting = self.connect_error.take().filter(|_| reason == DownReason::ConnectionLost);
+                let text = connecting.unwrap_or_else(|| reason.to_string());
+                // Said once, however often it is tried.
+                if self.record.set_error(text.clone()) {
+                    warn!(peer = %self.name, reason = %text, "no session");
+                }
+            }
+            Event::Update(update, findings) => {
+                for finding in findings {
+                    warn!(
+                        peer = %self.name, attribute = finding.attribute, verdict = ?finding.verdict,
+                        reason = finding.reason, "malformed UPDATE"
+                    );
+                }
+                match self.inbound.apply(&update) {
+                    Some(PrefixLimit::Near { count, limit }) => {
+                        warn!(peer = %self.name, count, limit, "80 % of the accepted prefixes are reached");
+                    }
+                    Some(PrefixLimit::Exceeded { limit }) => self.too_many_prefixes(limit),
+                    None => {}
+                }
+            }
+            Event::RefreshRequested(family) => {
+                info!(peer = %self.name, %family, "the peer asks for all routes again");
+                self.outbound.refresh(family);
+            }
+        }
+    }
+
+    fn too_many_prefixes(&mut self, limit: u32) {
+        let text = format!("more than {limit} prefixes; down for {} s", MAX_PREFIX_PAUSE.as_secs());
+        warn!(peer = %self.name, limit, "the peer sent more prefixes than it may");
+        self.session.handle_stop(now(), StopReason::Cease(CeaseReason::MaxPrefixes, text.clone()));
+        self.record.set_error(text);
+        self.resume_at = Some(now() + MAX_PREFIX_PAUSE);
+    }
+
+    fn established(&mut self, id: ConnectionId, negotiated: &Arc<Negotiated>) {
+        let Some((_, connection)) = self.connections.iter().find(|(other, _)| *other == id) else { return };
+        let (Ok(local), Ok(remote)) = (connection.stream.local_addr(), connection.stream.peer_addr()) else {
+            // The connection is broken already; reading it will say so.
+            return;
+        };
+        let addresses = interface_addresses().unwrap_or_else(|error| {
+            warn!(peer = %self.name, %error, "cannot list interface addresses for next hops");
+            Vec::new()
+        });
+        let interface = self.config.interface.clone();
+        let interface = interface.or_else(|| owner(local.ip(), &addresses).map(str::to_owned));
+        self.record.set_established(local, remote, interface, negotiated);
+        self.outbound.session_up(&self.config, negotiated, local.ip(), &addresses);
+        self.inbound.session_up(now(), &self.config, negotiated);
+        info!(
+            peer = %self.name, %local, %remote, families = ?negotiated.families,
+            hold_time = %negotiated.hold_time, "established"
+        );
+        for family in negotiated.families.iter() {
+            if let Some(reason) = self.outbound.not_advertised(family) {
+                warn!(peer = %self.name, %family, %reason, "not advertised");
+            }
+        }
+    }
+
+    fn down(&mut self, reason: &DownReason) {
+        if let Some(negotiated) = self.record.clear_established() {
+            self.inbound.session_down(now(), reason, &negotiated);
+        }
+        self.outbound.session_down();
+        match reason {
+            DownReason::Stopped(_) => info!(peer = %self.name, %reason, "session ended"),
+            _ => {
+                self.record.set_error(reason.to_string());
+                warn!(peer = %self.name, %reason, "session lost");
+            }
+        }
+    }
+
+    /// Packs and writes until TCP is full or there is nothing left to say.
+    fn flush(&mut self) {
+        let established = self.session.established().map(|(id, negotiated)| (id, Arc::clone(negotiated)));
+        let mut broken = Vec::new();
+        for (id, connection) in &mut self.connections {
+            let negotiated =
+                established.as_ref().filter(|(other, _)| other == id).map(|(_, negotiated)| negotiated);
+            loop {
+                if let Some(negotiated) = negotiated {
+                    while connection.output.len() < OUTPUT_HIGH
+                        && self.outbound.poll_update(negotiated, &mut connection.output)
+                    {
+                        self.record.updates_sent += 1;
+                    }
+                }
+                match connection.write() {
+                    Ok(true) if negotiated.is_some() => self.session.handle_sent(now()),
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => {
+                        broken.push(*id);
+                        break;
+                    }
+                }
+            }
+        }
+        for id in broken {
+            // What the peer said last, a NOTIFICATION perhaps, is still to be read.
+            self.read(id, Ready { read: true, write: false });
+            self.session.handle_closed(now(), id);
+            self.connections.retain(|(other, _)| *other != id);
+            self.drain();
+        }
+        let complete = established.is_some_and(|(_, negotiated)| {
+            negotiated.families.iter().all(|family| self.outbound.rib().end_of_rib_sent(family))
+        });
+        if complete {
+            // Every route is told: the restart, if there was one, is over (RFC 4724 section 4.1).
+            self.speaker.restarting = false;
+            self.session.handle_restart_complete();
+        }
+    }
+
+    /// Whether everything desired was handed to TCP, or there is no session to hand it to.
+    fn is_flushed(&self) -> bool {
+        self.session.established().is_none_or(|(id, _)| {
+            let connection = self.connections.iter().find(|(other, _)| *other == id);
+            self.outbound.rib().pending_empty() && connection.is_none_or(|(_, c)| c.output.is_empty())
+        })
+    }
+
+    fn publish(&mut self) {
+        if self.is_flushed() {
+            let version = self.outbound.version();
+            self.outputs.flushed.send_if_modified(|flushed| std::mem::replace(flushed, version) != version);
+        }
+        let view = self.record.view(&self.config, &self.session, &self.inbound, &self.outbound);
+        let modified = self.outputs.view.send_if_modified(|old| {
+            let modified = *old != view;
+            *old = view;
+            modified
+        });
+        if modified {
+            self.outputs.changed.notify_one();
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Peers and processes differ, so their timers do not beat together.
+fn seed(name: &PeerName) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(name)
+}
+
+async fn connected(attempt: &mut Option<Attempt>) -> (ConnectionId, io::Result<TcpStream>) {
+    let Some(waiting) = attempt else { return pending().await };
+    let (id, result) = (waiting.id, waiting.stream.as_mut().await);
+    *attempt = None;
+    (id, result)
+}
+
+async fn ready(connections: &[(ConnectionId, Connection)]) -> (ConnectionId, Ready) {
+    poll_fn(|context| {
+        for (id, connection) in connections {
+            if let Poll::Ready(ready) = connection.poll_ready(context) {
+                return Poll::Ready((*id, ready));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

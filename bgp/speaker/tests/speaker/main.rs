@@ -1,0 +1,5 @@
+//! Speakers against each other, each test in a network namespace of its own.
+mod network;
+mod peers;
+mod restart;
+mod routes;

@@ -1,0 +1,193 @@
+//! What leaves and what enters.
+use std::sync::Arc;
+
+use plainroute_bgp::{AfiSafi, Community, Families, session::State, wire::NextHop};
+use plainroute_speaker::{ImportRule, LearnedPath, OriginAttributes, Originated, PeerConfig};
+
+use crate::network::{Node, originated, pair, prefix, within_deadline};
+
+#[tokio::test]
+async fn a_route_comes_and_goes() {
+    let (a, b) = pair().await;
+    let receipt = a.tell(&b, &["10.1.0.0/28", "10.2.0.0/28"]).await;
+    within_deadline(receipt.flushed()).await;
+    let learned = b.learned(|learned| learned.len() == 2).await;
+    let path = LearnedPath { peer: a.name(), next_hop: a.address(), interface: None, stale: false };
+    assert_eq!(learned[&prefix("10.1.0.0/28")], [path]);
+
+    let advertised = a.speaker.advertised(&b.name()).await;
+    assert_eq!(
+        advertised.iter().map(|route| route.prefix).collect::<Vec<_>>(),
+        [prefix("10.1.0.0/28"), prefix("10.2.0.0/28")]
+    );
+    let received = b.speaker.received(&a.name()).await;
+    assert_eq!(received.len(), 2);
+    assert_eq!(received[0].attributes.as_path.segments[0].asns, [a.asn()]);
+
+    a.tell(&b, &["10.2.0.0/28"]).await;
+    b.learned_prefixes(&["10.2.0.0/28"]).await;
+}
+
+#[tokio::test]
+async fn attributes_arrive_as_they_were_chosen_and_change_in_place() {
+    let (a, b) = pair().await;
+    let with = |attributes: OriginAttributes| {
+        vec![Originated { peer: b.name(), prefix: prefix("10.1.0.0/28"), attributes: Arc::new(attributes) }]
+    };
+    let first = OriginAttributes { med: Some(7), as_path_prepend: 2, ..OriginAttributes::default() };
+    a.speaker.originate("test", with(first)).await;
+    b.learned_prefixes(&["10.1.0.0/28"]).await;
+    let received = b.speaker.received(&a.name()).await;
+    assert_eq!(received[0].attributes.med, Some(7));
+    assert_eq!(received[0].attributes.as_path.segments[0].asns, [a.asn(); 3]);
+
+    let second =
+        OriginAttributes { communities: vec![Community::GRACEFUL_SHUTDOWN], ..OriginAttributes::default() };
+    let before = b.established(&a).await.counters.updates_received;
+    a.speaker.originate("test", with(second)).await;
+    b.status(&a, |status| status.counters.updates_received > before).await;
+    let received = b.speaker.received(&a.name()).await;
+    assert_eq!(received[0].attributes.communities, [Community::GRACEFUL_SHUTDOWN]);
+    assert_eq!(received[0].attributes.med, None);
+}
+
+#[tokio::test]
+async fn owners_replace_their_own_routes_only() {
+    let (a, b) = pair().await;
+    a.speaker.originate("pods", originated(&b, &["10.1.0.0/28", "10.2.0.0/28"])).await;
+    a.speaker.originate("egress", originated(&b, &["10.2.0.0/28", "10.3.0.0/28"])).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/28"]).await;
+    a.speaker.originate("pods", Vec::new()).await;
+    b.learned_prefixes(&["10.2.0.0/28", "10.3.0.0/28"]).await;
+}
+
+#[tokio::test]
+async fn routes_wait_for_their_peer() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    let receipt = a.tell(&b, &["10.1.0.0/28"]).await;
+    within_deadline(receipt.flushed()).await;
+    b.peers([(&a, b.waits_for(&a))]).await;
+    a.peers([(&b, a.towards(&b))]).await;
+    b.learned_prefixes(&["10.1.0.0/28"]).await;
+}
+
+#[tokio::test]
+async fn what_the_import_does_not_name_stays_out() {
+    let (a, b) = pair().await;
+    a.tell(&b, &["10.1.0.0/28", "192.0.2.0/24"]).await;
+    let status = b.status(&a, |status| status.families[&AfiSafi::Ipv4Unicast].rejected == 1).await;
+    assert_eq!(status.families[&AfiSafi::Ipv4Unicast].accepted, 1);
+    b.learned_prefixes(&["10.1.0.0/28"]).await;
+    // A, which imports nothing, takes nothing from B.
+    b.tell(&a, &["10.9.0.0/28"]).await;
+    let status = a.status(&b, |status| status.families[&AfiSafi::Ipv4Unicast].rejected == 1).await;
+    assert_eq!(status.families[&AfiSafi::Ipv4Unicast].accepted, 0);
+    assert!(a.speaker.received(&b.name()).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_wider_import_asks_again_without_a_reset() {
+    let (a, b) = pair().await;
+    a.tell(&b, &["10.1.0.0/28", "192.0.2.0/24"]).await;
+    b.status(&a, |status| status.families[&AfiSafi::Ipv4Unicast].rejected == 1).await;
+    let mut wider = b.waits_for(&a);
+    wider.import.push(ImportRule { prefix: prefix("192.0.2.0/24"), ge: None, le: None, install: true });
+    b.peers([(&a, wider)]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "192.0.2.0/24"]).await;
+    b.peers([(&a, PeerConfig { import: Vec::new(), ..b.waits_for(&a) })]).await;
+    b.learned_prefixes(&[]).await;
+    assert_eq!(b.established(&a).await.counters.established, 1);
+}
+
+#[tokio::test]
+async fn two_equal_paths_are_both_learned() {
+    let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
+    a.peers([(&b, a.waits_for(&b)), (&c, a.waits_for(&c))]).await;
+    for node in [&b, &c] {
+        node.peers([(&a, node.towards(&a))]).await;
+        node.tell(&a, &["10.0.0.0/8"]).await;
+    }
+    let learned = a.learned(|learned| learned.values().any(|paths| paths.len() == 2)).await;
+    let hops: Vec<_> = learned[&prefix("10.0.0.0/8")].iter().map(|path| path.next_hop).collect();
+    assert_eq!(hops, [b.address(), c.address()]);
+    // A longer path is no equal.
+    let attributes = Arc::new(OriginAttributes { as_path_prepend: 1, ..OriginAttributes::default() });
+    let longer = Originated { peer: a.name(), prefix: prefix("10.0.0.0/8"), attributes };
+    c.speaker.originate("test", vec![longer]).await;
+    a.learned(|learned| learned.values().all(|paths| paths.len() == 1 && paths[0].peer == b.name())).await;
+}
+
+#[tokio::test]
+async fn a_family_without_a_next_hop_says_so() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    let both = |config| PeerConfig { families: Families::ALL, ..config };
+    b.peers([(&a, both(b.waits_for(&a)))]).await;
+    a.peers([(&b, both(a.towards(&b)))]).await;
+    a.tell(&b, &["10.1.0.0/28", "2001:db8::/64"]).await;
+    b.learned_prefixes(&["10.1.0.0/28"]).await;
+    let status = a.established(&b).await;
+    let v6 = &status.families[&AfiSafi::Ipv6Unicast];
+    // Loopback has no global IPv6 address.
+    assert!(v6.not_advertised.as_ref().is_some_and(|reason| reason.contains("IPv6 address")), "{v6:?}");
+    assert_eq!((v6.originated, v6.advertised), (1, 0));
+    assert_eq!(status.families[&AfiSafi::Ipv4Unicast].not_advertised, None);
+}
+
+#[tokio::test]
+async fn no_more_than_the_limit_leaves_and_the_status_says_so() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    b.peers([(&a, b.waits_for(&a))]).await;
+    let limited = |limit| PeerConfig { max_prefixes_out: limit, ..a.towards(&b) };
+    a.peers([(&b, limited(Some(2)))]).await;
+    a.tell(&b, &["10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/28"]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28"]).await;
+    let limit = |status: &plainroute_speaker::PeerStatus| {
+        status.families[&AfiSafi::Ipv4Unicast].not_advertised.is_some()
+    };
+    a.status(&b, limit).await;
+    // A lower prefix pushes the highest out.
+    a.tell(&b, &["10.0.0.0/28", "10.1.0.0/28", "10.2.0.0/28"]).await;
+    b.learned_prefixes(&["10.0.0.0/28", "10.1.0.0/28"]).await;
+    a.peers([(&b, limited(None))]).await;
+    b.learned_prefixes(&["10.0.0.0/28", "10.1.0.0/28", "10.2.0.0/28"]).await;
+    assert_eq!(a.status(&b, |status| !limit(status)).await.counters.established, 1);
+}
+
+#[tokio::test]
+async fn too_many_prefixes_end_the_session() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    b.peers([(&a, PeerConfig { max_prefixes_in: Some(1), ..b.waits_for(&a) })]).await;
+    a.peers([(&b, a.towards(&b))]).await;
+    a.tell(&b, &["10.1.0.0/28"]).await;
+    b.learned_prefixes(&["10.1.0.0/28"]).await;
+    a.tell(&b, &["10.1.0.0/28", "10.2.0.0/28"]).await;
+    let status = b.status(&a, |status| status.state == State::Idle && status.counters.lost == 1).await;
+    assert!(status.last_error.is_some_and(|(error, _)| error.contains("more than 1 prefixes")));
+    b.learned_prefixes(&[]).await;
+    let told = |status: &plainroute_speaker::PeerStatus| {
+        status.last_error.as_ref().is_some_and(|(error, _)| error.contains("Maximum Number of Prefixes"))
+    };
+    a.status(&b, told).await;
+}
+
+#[tokio::test]
+async fn a_big_table_arrives_whole_and_its_receipt_means_it() {
+    let (a, b) = pair().await;
+    let attributes = Arc::new(OriginAttributes::default());
+    let routes: Vec<Originated> = (0..20_000_u32)
+        .map(|n| Originated {
+            peer: b.name(),
+            prefix: prefix(&format!("10.{}.{}.{}/32", n >> 16, (n >> 8) & 255, n & 255)),
+            attributes: attributes.clone(),
+        })
+        .collect();
+    let receipt = a.speaker.originate("test", routes).await;
+    within_deadline(receipt.flushed()).await;
+    assert!(receipt.is_flushed());
+    let sent = a.established(&b).await;
+    assert_eq!(sent.families[&AfiSafi::Ipv4Unicast].advertised, 20_000);
+    assert!(sent.counters.updates_sent < 40, "{} UPDATEs", sent.counters.updates_sent);
+    b.learned(|learned| learned.len() == 20_000).await;
+    let next_hop = b.speaker.received(&a.name()).await[0].next_hop;
+    assert_eq!(next_hop, NextHop::V4("192.0.2.1".parse().unwrap()));
+}

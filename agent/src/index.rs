@@ -77,24 +77,24 @@ impl Index {
     /// Takes a change; true where a snapshot taken now differs from one taken before.
     pub fn handle(&mut self, feed: Feed) -> bool {
         let Feed { source, change } = feed;
-        match change {
+        let awaiting = !self.awaited.is_empty();
+        let changed = match change {
             Change::Replace { kinds, objects } => {
                 let changed = self.replace(source, &kinds, objects);
-                let synced = kinds
-                    .iter()
-                    .filter(|kind| self.awaited.remove(&Awaited::Objects(source, **kind)))
-                    .count();
-                changed || synced > 0
+                self.awaited.retain(
+                    |awaited| !matches!(awaited, Awaited::Objects(of, kind) if *of == source && kinds.contains(kind)),
+                );
+                changed
             }
             Change::Apply(object) => self.put(source, object.key(), Some(Arc::new(*object))),
             Change::Delete(key) => self.put(source, key, None),
             Change::HostLinks(links) => {
-                let synced = self.awaited.remove(&Awaited::HostLinks);
+                self.awaited.remove(&Awaited::HostLinks);
                 let changed = *self.host_links != links;
                 if changed {
                     self.host_links = Arc::new(links);
                 }
-                changed || synced
+                changed
             }
             Change::Health { kind, problem } => {
                 match problem {
@@ -103,7 +103,9 @@ impl Index {
                 };
                 false
             }
-        }
+        };
+        // The last set that was awaited brings the first snapshot, even where it is empty.
+        self.awaited.is_empty() && (changed || awaiting)
     }
 
     fn replace(&mut self, source: SourceName, kinds: &[Kind], objects: Vec<Object>) -> bool {
@@ -160,7 +162,7 @@ impl Index {
 }
 
 /// A complete and consistent view of all objects. Cheap to take, immutable.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     slots: Arc<BTreeMap<ObjectKey, Slot>>,
     host_links: Arc<Vec<HostLink>>,

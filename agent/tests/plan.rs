@@ -3,6 +3,8 @@
 //! `input.yaml` is what files say, `cluster.yaml` what the API server says, `host-links.yaml` what the CNI left;
 //! `plan.snap` is the plan of node `node-a` at 2026-11-22 12:00:00 UTC.
 mod common;
+#[path = "plan/properties.rs"]
+mod properties;
 
 use std::{
     collections::BTreeSet,

@@ -6,6 +6,7 @@
 //! desired kernel and the desired advertisements come out. The task in [`run`](crate::run) drives it.
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -55,6 +56,8 @@ pub struct Gate {
     ticket: u64,
     withdrawing: BTreeMap<Prefix, Withdrawal>,
     desired: Arc<Desired>,
+    /// Routes to which the kernel has not answered since they were asked for, with the generation that did.
+    unanswered: BTreeMap<RouteKey, u64>,
 }
 
 impl Gate {
@@ -70,6 +73,7 @@ impl Gate {
 
     /// What the kernel holds now.
     pub fn handle_installed(&mut self, installed: Arc<Installed>) {
+        self.unanswered.retain(|_, generation| *generation > installed.generation);
         self.installed = installed;
     }
 
@@ -105,10 +109,13 @@ impl Gate {
         if self.installed.generation == 0 {
             return None;
         }
-        let local = plan.local_routes();
+        let (local, standing) = (plan.local_routes(), self.advertised_prefixes());
         let wanted: Advertised = plan
             .advertisements()
-            .filter(|route| self.delivers(local.contains_key(&route.prefix), route.prefix))
+            .filter(|route| {
+                let interface = local.get(&route.prefix).copied();
+                self.delivers(route.prefix, interface, standing.contains(&route.prefix))
+            })
             .map(|route| ((PeerName::from(route.peer), route.prefix), route.attributes.clone()))
             .collect();
         if self.advertised.as_ref() == Some(&wanted) {
@@ -130,7 +137,8 @@ impl Gate {
         if !self.installed.synced {
             return None;
         }
-        let mut routes = self.departing_routes();
+        let verify = plan.foreign_addresses();
+        let mut routes = self.departing_routes(&verify);
         routes.extend(self.learned_routes(plan));
         routes.extend(plan.local_routes().into_iter().map(|(prefix, interface)| {
             (self.local_key(prefix), Target::Device { interface: interface.to_owned() })
@@ -138,7 +146,7 @@ impl Gate {
         let next = Desired {
             generation: self.desired.generation,
             routes,
-            verify: plan.foreign_addresses(),
+            verify,
             peers: plan.peers.iter().filter_map(PeerPlan::address).collect(),
             peer_interfaces: plan.peers.iter().filter_map(PeerPlan::interface).map(str::to_owned).collect(),
             complete: true,
@@ -146,7 +154,10 @@ impl Gate {
         if self.desired.complete && next == *self.desired {
             return None;
         }
-        self.desired = Arc::new(Desired { generation: next.generation + 1, ..next });
+        let next = Desired { generation: next.generation + 1, ..next };
+        let asked = next.routes.iter().filter(|(key, target)| self.desired.routes.get(key) != Some(target));
+        self.unanswered.extend(asked.map(|(key, _)| (*key, next.generation)));
+        self.desired = Arc::new(next);
         Some(Arc::clone(&self.desired))
     }
 
@@ -169,20 +180,40 @@ impl Gate {
         RouteKey { table: self.main_table, prefix }
     }
 
-    fn delivers(&self, local: bool, prefix: Prefix) -> bool {
-        if local {
-            return self.installed.delivers(&self.local_key(prefix));
-        }
-        self.installed.delivery.get(&prefix.address()).is_some_and(Delivery::delivers)
+    fn advertised_prefixes(&self) -> BTreeSet<Prefix> {
+        self.advertised.iter().flatten().map(|((_, prefix), _)| *prefix).collect()
     }
 
-    /// Paths to Pods that the kernel holds for us and whose withdrawal is not flushed, planned or not.
-    fn departing_routes(&self) -> BTreeMap<RouteKey, Target> {
-        let advertised: BTreeSet<Prefix> =
-            self.advertised.iter().flatten().map(|((_, prefix), _)| *prefix).collect();
+    /// Whether packets for `prefix` arrive: over our own route out of `interface`, or, without one, over somebody
+    /// else's. What stands advertised stays while the kernel's last word is that either of the two delivers, so that
+    /// a change of the path is no withdrawal; what is new waits for the kernel's word on this very path.
+    fn delivers(&self, prefix: Prefix, interface: Option<&str>, advertised: bool) -> bool {
+        let key = self.local_key(prefix);
+        let own = self.installed.delivers(&key);
+        let foreign = self.installed.delivery.get(&prefix.address()).map(Delivery::delivers);
+        match (interface, advertised) {
+            (Some(_), true) => own || foreign == Some(true),
+            (Some(interface), false) => {
+                let asked = matches!(self.desired.routes.get(&key), Some(Target::Device { interface: to }) if to == interface);
+                own && asked && !self.unanswered.contains_key(&key)
+            }
+            (None, true) => foreign.unwrap_or(own),
+            (None, false) => foreign == Some(true),
+        }
+    }
+
+    /// Paths to Pods that the kernel holds for us and whose withdrawal is not flushed, planned or not. Where one of
+    /// the `foreign` addresses has its route, that is the path now, and ours would only cover it.
+    fn departing_routes(&self, foreign: &BTreeSet<IpAddr>) -> BTreeMap<RouteKey, Target> {
+        let advertised = self.advertised_prefixes();
+        let taken_over = |address: IpAddr| {
+            foreign.contains(&address)
+                && self.installed.delivery.get(&address).is_some_and(Delivery::delivers)
+        };
         let held = self.desired.routes.iter().filter(|(key, target)| {
             matches!(target, Target::Device { .. })
                 && (advertised.contains(&key.prefix) || self.withdrawing.contains_key(&key.prefix))
+                && !taken_over(key.prefix.address())
         });
         held.map(|(key, target)| (*key, target.clone())).collect()
     }
@@ -195,6 +226,7 @@ impl Gate {
             let known = self.installed.stale.iter().chain(&self.desired.routes);
             let gateways = known.filter(|(_, target)| matches!(target, Target::Via { .. }));
             routes.extend(gateways.map(|(key, target)| (*key, target.clone())));
+            routes.retain(|key, _| !plan.in_pool(key.prefix));
         }
         for (prefix, paths) in self.learned.iter().filter(|(prefix, _)| !plan.in_pool(**prefix)) {
             let next_hops = paths

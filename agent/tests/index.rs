@@ -299,6 +299,8 @@ impl Model {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_index_is_the_plain_union_and_says_exactly_when_it_changes(
         feeds in prop::collection::vec(any_feed(), 1..40),

@@ -307,7 +307,7 @@ fn accounts_for_all(plan: &Plan, snapshot: &Snapshot) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn exports_are_a_subset_of_the_pools_that_are_bound_to_the_pod(world in any_world()) {

@@ -471,7 +471,7 @@ impl<S: Subject> World<S> {
             let allowed = match self.learned.contains_key(&key.prefix) {
                 true => matches!(desired.routes.get(key), Some(Target::Via { .. })),
                 // What was learned over it in the meantime may stay, too.
-                false => desired.routes.get(key).is_some(),
+                false => desired.routes.contains_key(key),
             };
             if !allowed {
                 return Err((Rule::AdoptedGatewaysStay, format!("{key} {target}")));

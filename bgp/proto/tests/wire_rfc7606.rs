@@ -2,7 +2,7 @@
 //! attributes; the rest is here.
 use bytes::{BufMut, BytesMut};
 use plainroute_bgp::{
-    Prefix,
+    AfiSafi, Families, Prefix,
     wire::{CodecContext, Finding, Frame, Message, Notification, PathAttributes, Update, Verdict},
 };
 use serde_json::Value;
@@ -385,6 +385,20 @@ fn families_that_we_do_not_speak_are_ignored() {
     ]);
     let (update, findings) = decode_parts(&[], &attribute_octets(&list), &[], &EXTERNAL).unwrap();
     assert_eq!((update, findings), (Update::default(), vec![]));
+}
+
+#[test]
+fn families_that_the_session_did_not_agree_on_can_be_left_out() {
+    let mut list = valid(&EXTERNAL);
+    list.extend([mp_reach(), mp_unreach()]);
+    let (mut update, _) = decode_parts(&[8, 10], &attribute_octets(&list), &PREFIX, &EXTERNAL).unwrap();
+    update.retain_families([AfiSafi::Ipv6Unicast].into_iter().collect());
+    assert_eq!(announced(&update), prefixes(&["2001:db8:1::/48"]));
+    assert_eq!(withdrawn(&update), prefixes(&["2001:db8:2::/48"]));
+    let (mut update, _) = decode_parts(&[], &[], &[], &EXTERNAL).unwrap();
+    assert_eq!(update.end_of_rib, Some(AfiSafi::Ipv4Unicast));
+    update.retain_families(Families::NONE);
+    assert_eq!(update, Update::default());
 }
 
 #[test]

@@ -16,27 +16,28 @@ use super::{
         iana::{attribute as code, error, flag},
         parse::Parsed,
     },
-    Aggregator, AsPath, NextHop, Origin, PathAttributes, RawAttribute,
+    Aggregator, AsPath, PathAttributes, RawAttribute,
     multi_protocol::{self, Unreadable},
     rules::{self, Carried, Category},
+    value::{Fault, aggregator, as_path, discard, fixed, large_community, list, origin, withdraw},
 };
-use crate::{Asn, Community, ExtendedCommunity, LargeCommunity};
+use crate::{Asn, Community, ExtendedCommunity};
 
 /// Everything that an attribute list said.
-pub(in super::super) struct AttributeList {
+pub(in crate::wire) struct AttributeList {
     /// The set; without meaning after a verdict of treat-as-withdraw.
-    pub(in super::super) attributes: PathAttributes,
+    pub(in crate::wire) attributes: PathAttributes,
     /// NEXT_HOP, for the classic NLRI field.
-    pub(in super::super) next_hop: Option<Ipv4Addr>,
+    pub(in crate::wire) next_hop: Option<Ipv4Addr>,
     /// MP_REACH_NLRI: absent, or of a family that we do not speak, or this.
-    pub(in super::super) reach: Option<Option<Reach>>,
+    pub(in crate::wire) reach: Option<Option<Reach>>,
     /// MP_UNREACH_NLRI, likewise.
-    pub(in super::super) unreach: Option<Option<Unreach>>,
+    pub(in crate::wire) unreach: Option<Option<Unreach>>,
     /// What was wrong so far.
-    pub(in super::super) findings: Vec<Finding>,
+    pub(in crate::wire) findings: Vec<Finding>,
     /// What to send if the first fault that means treat-as-withdraw has to reset the session after all, since
     /// nothing can be withdrawn (RFC 7606 section 5.2).
-    pub(in super::super) reset: Option<Notification>,
+    pub(in crate::wire) reset: Option<Notification>,
     seen: Seen,
 }
 
@@ -63,22 +64,6 @@ struct Attribute<'a> {
     whole: &'a [u8],
 }
 
-/// One thing wrong with an attribute.
-struct Fault {
-    verdict: Verdict,
-    /// Of UPDATE Message Error, in case the session has to be reset.
-    subcode: u8,
-    reason: &'static str,
-}
-
-const fn withdraw(subcode: u8, reason: &'static str) -> Fault {
-    Fault { verdict: Verdict::TreatAsWithdraw, subcode, reason }
-}
-
-const fn discard(reason: &'static str) -> Fault {
-    Fault { verdict: Verdict::DiscardAttribute, subcode: error::OPTIONAL_ATTRIBUTE, reason }
-}
-
 /// What AS4_PATH and AS4_AGGREGATOR said; they have a meaning only once the whole list is read.
 #[derive(Default)]
 struct FourOctets {
@@ -88,17 +73,17 @@ struct FourOctets {
 
 impl AttributeList {
     /// Whether an attribute with this code was there, readable or not.
-    pub(in super::super) fn has(&self, code: u8) -> bool {
+    pub(in crate::wire) fn has(&self, code: u8) -> bool {
         self.seen.contains(code)
     }
 
     /// Whether there was any attribute besides MP_UNREACH_NLRI.
-    pub(in super::super) fn has_more_than_unreach(&self) -> bool {
+    pub(in crate::wire) fn has_more_than_unreach(&self) -> bool {
         (0..=u8::MAX).any(|code| code != code::MP_UNREACH_NLRI && self.has(code))
     }
 
     /// Reads the list. The error resets the session.
-    pub(in super::super) fn decode(
+    pub(in crate::wire) fn decode(
         list: &[u8],
         context: &CodecContext,
     ) -> Result<AttributeList, Notification> {
@@ -127,7 +112,7 @@ impl AttributeList {
     }
 
     /// Notes a fault of the attribute `code`; `whole` is what a NOTIFICATION would carry.
-    pub(in super::super) fn note(
+    pub(in crate::wire) fn note(
         &mut self,
         verdict: Verdict,
         code: u8,
@@ -347,63 +332,4 @@ fn attribute(input: &[u8]) -> Parsed<'_, Attribute<'_>> {
     };
     let (rest, (whole, (flags, code, value))) = consumed(fields).parse(input)?;
     Ok((rest, Attribute { flags, code, value, whole }))
-}
-
-const WRONG_LENGTH: Fault = withdraw(error::ATTRIBUTE_LENGTH, "wrong attribute length (RFC 7606 section 7)");
-
-fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], Fault> {
-    value.try_into().map_err(|_| WRONG_LENGTH)
-}
-
-/// At least one item of `N` octets, and nothing left over.
-fn list<const N: usize, T>(value: &[u8], item: impl Fn([u8; N]) -> T) -> Result<Vec<T>, Fault> {
-    match value.as_chunks::<N>() {
-        (items @ [_, ..], []) => Ok(items.iter().map(|octets| item(*octets)).collect()),
-        _ => Err(WRONG_LENGTH),
-    }
-}
-
-fn origin(value: &[u8]) -> Result<Origin, Fault> {
-    match fixed::<1>(value)? {
-        [0] => Ok(Origin::Igp),
-        [1] => Ok(Origin::Egp),
-        [2] => Ok(Origin::Incomplete),
-        _ => Err(withdraw(error::INVALID_ORIGIN, "undefined ORIGIN (RFC 7606 section 7.1)")),
-    }
-}
-
-fn as_path(value: &[u8], context: &CodecContext) -> Result<AsPath, Fault> {
-    let malformed = |reason| withdraw(error::MALFORMED_AS_PATH, reason);
-    let path = AsPath::decode(value, context.four_octet_asn).map_err(malformed)?;
-    if path.has_confederation() && !context.internal {
-        return Err(malformed("confederation segment from outside (RFC 5065 section 5)"));
-    }
-    Ok(path)
-}
-
-/// RFC 7606 section 7.7, RFC 7607 section 2.
-fn aggregator(value: &[u8], four_octets: bool) -> Result<Aggregator, Fault> {
-    let (number, address) = match (value, four_octets) {
-        (&[a, b, c, d, ref address @ ..], true) => (u32::from_be_bytes([a, b, c, d]), address),
-        (&[a, b, ref address @ ..], false) => (u32::from(u16::from_be_bytes([a, b])), address),
-        _ => (0, value),
-    };
-    let address: [u8; 4] =
-        address.try_into().map_err(|_| discard("wrong AGGREGATOR length (RFC 7606 section 7.7)"))?;
-    let asn = Asn::new(number).ok_or(discard("AS 0 in AGGREGATOR (RFC 7607 section 2)"))?;
-    Ok(Aggregator { asn, address: Ipv4Addr::from(address) })
-}
-
-fn large_community(octets: [u8; 12]) -> LargeCommunity {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = octets;
-    LargeCommunity {
-        global: u32::from_be_bytes([a, b, c, d]),
-        local1: u32::from_be_bytes([e, f, g, h]),
-        local2: u32::from_be_bytes([i, j, k, l]),
-    }
-}
-
-/// The next hop of the classic NLRI field, unless nothing can be sent there.
-pub(in super::super) fn classic_next_hop(address: Ipv4Addr) -> Option<NextHop> {
-    Some(NextHop::V4(address)).filter(|next_hop| !next_hop.is_martian())
 }

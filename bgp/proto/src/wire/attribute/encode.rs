@@ -37,7 +37,7 @@ impl EncodedAttributes {
     }
 
     /// Writes the set, NEXT_HOP in its place where there is one.
-    pub(in super::super) fn put(&self, next_hop: Option<std::net::Ipv4Addr>, out: &mut BytesMut) {
+    pub(in crate::wire) fn put(&self, next_hop: Option<std::net::Ipv4Addr>, out: &mut BytesMut) {
         out.put_slice(&self.before_next_hop);
         if let Some(address) = next_hop {
             put(Category::WellKnown.flags(), code::NEXT_HOP, out, |out| out.put_slice(&address.octets()));
@@ -141,7 +141,7 @@ impl Aggregator {
 
 impl NextHop {
     /// The next hop field of MP_REACH_NLRI.
-    pub(in super::super) fn encode(&self, out: &mut BytesMut) {
+    pub(in crate::wire) fn encode(&self, out: &mut BytesMut) {
         match self {
             NextHop::V4(address) => out.put_slice(&address.octets()),
             NextHop::V6 { global, link_local } => {
@@ -153,7 +153,7 @@ impl NextHop {
         }
     }
 
-    pub(in super::super) const fn encoded_length(&self) -> u8 {
+    pub(in crate::wire) const fn encoded_length(&self) -> u8 {
         match self {
             NextHop::V4(_) => 4,
             NextHop::V6 { link_local: None, .. } => 16,
@@ -187,7 +187,7 @@ fn put(flags: u8, code: u8, out: &mut BytesMut, value: impl FnOnce(&mut BytesMut
 }
 
 /// Writes the header of an attribute whose length [`finish`] fills in; returns where it begins.
-pub(in super::super) fn begin(flags: u8, code: u8, out: &mut BytesMut) -> usize {
+pub(in crate::wire) fn begin(flags: u8, code: u8, out: &mut BytesMut) -> usize {
     let start = out.len();
     out.put_slice(&[flags | flag::EXTENDED_LENGTH, code, 0, 0]);
     start
@@ -195,7 +195,7 @@ pub(in super::super) fn begin(flags: u8, code: u8, out: &mut BytesMut) -> usize 
 
 /// Fills in the length of the attribute at `start`, which was begun with a long one; short values, of up to 255
 /// octets, move up by the octet that they do not need.
-pub(in super::super) fn finish(start: usize, out: &mut BytesMut) {
+pub(in crate::wire) fn finish(start: usize, out: &mut BytesMut) {
     let length = out.len().saturating_sub(start).saturating_sub(LONG_HEADER);
     let Ok(short) = u8::try_from(length) else {
         return frame::put_length(start.saturating_add(2), length, out);

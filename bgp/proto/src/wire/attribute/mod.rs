@@ -8,6 +8,7 @@ pub(super) mod encode;
 pub(super) mod multi_protocol;
 mod next_hop;
 mod rules;
+mod value;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

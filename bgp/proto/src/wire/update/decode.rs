@@ -7,8 +7,8 @@ use super::{Decoded, Reach, Unreach, Update, Verdict};
 use crate::{
     AfiSafi,
     wire::{
-        CodecContext, Nlri, Notification,
-        attribute::decode::{AttributeList, classic_next_hop},
+        CodecContext, NextHop, Nlri, Notification,
+        attribute::decode::AttributeList,
         iana::{attribute as code, error},
         nlri::{self, InvalidNetwork},
         parse::Parsed,
@@ -79,7 +79,7 @@ fn check_mandatory(list: &mut AttributeList, classic: bool, context: &CodecConte
             });
         }
     }
-    if classic && list.next_hop.is_some_and(|address| classic_next_hop(address).is_none()) {
+    if classic && list.next_hop.is_some_and(|address| NextHop::V4(address).is_martian()) {
         let reason = "next hop is no host address (RFC 4271 section 6.3)";
         list.note(Verdict::TreatAsWithdraw, code::NEXT_HOP, reason, || {
             Notification::update(error::INVALID_NEXT_HOP, &[])
@@ -105,7 +105,7 @@ fn assemble(list: &mut AttributeList, withdrawn: Vec<Nlri>, nlri: Vec<Nlri>) -> 
     let mut reach = Vec::new();
     if !nlri.is_empty() {
         let address = list.next_hop.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        reach.push(Reach { family, next_hop: crate::wire::NextHop::V4(address), nlri });
+        reach.push(Reach { family, next_hop: NextHop::V4(address), nlri });
     }
     let announced = list.reach.take().map(|reach| reach.filter(|reach| !reach.nlri.is_empty()));
     reach.extend(announced.flatten());

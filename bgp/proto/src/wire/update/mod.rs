@@ -10,7 +10,7 @@ pub(super) use decode::decode;
 pub use write::{Unencodable, write_end_of_rib, write_reach, write_withdraw};
 
 use super::{NextHop, Nlri, Notification, PathAttributes};
-use crate::AfiSafi;
+use crate::{AfiSafi, Families};
 
 /// Prefixes of one family that are reachable through one next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,16 @@ pub struct Update {
     pub attributes: Arc<PathAttributes>,
     /// The family whose End-of-RIB marker this is (RFC 4724 section 2).
     pub end_of_rib: Option<AfiSafi>,
+}
+
+impl Update {
+    /// Leaves only what is of these families: what a peer sends of another, which the session did not agree on,
+    /// is to be ignored (RFC 4760 section 6). The decoder itself knows no families but its own.
+    pub fn retain_families(&mut self, families: Families) {
+        self.unreach.retain(|unreach| families.contains(unreach.family));
+        self.reach.retain(|reach| families.contains(reach.family));
+        self.end_of_rib = self.end_of_rib.filter(|family| families.contains(*family));
+    }
 }
 
 /// What RFC 7606 section 2 asks for, weakest first. The session-resetting one is the `Err` of the decoder.

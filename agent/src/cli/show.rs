@@ -129,7 +129,9 @@ impl Rows for PeerView {
         let originated: usize = self.families.values().map(|family| family.originated).sum();
         let accepted: usize = self.families.values().map(|family| family.accepted).sum();
         let not_advertised = self.families.values().find_map(|family| family.not_advertised.clone());
-        let error = self.blocked.clone().or(not_advertised).or_else(|| self.last_error.clone());
+        // What went wrong before a session came up is history; the wide form tells it all the same.
+        let past = self.last_error.clone().filter(|_| wide || !self.is_established());
+        let error = self.blocked.clone().or(not_advertised).or(past);
         let mut cells = vec![
             self.name.clone(),
             self.address.to_string(),

@@ -341,7 +341,7 @@ impl Registry {
             statuses.insert(peer.clone(), status);
             teachings.insert(peer.clone(), teaching);
         }
-        self.outputs.peers.send_replace(Arc::new(statuses));
+        // First what they taught: who reads "End-of-RIB received" in a status finds all routes before it.
         let best = learned::best(&teachings);
         self.outputs.learned.send_if_modified(|learned| {
             let modified = **learned != best;
@@ -350,6 +350,7 @@ impl Registry {
             }
             modified
         });
+        self.outputs.peers.send_replace(Arc::new(statuses));
     }
 }
 

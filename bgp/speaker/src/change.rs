@@ -130,3 +130,85 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
         Some(Cost::Reset) => Effect::Reset { fields },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, RouterId, session::GracefulRestartConfig};
+
+    use super::*;
+    use crate::{ImportRule, Password};
+
+    type Edit = fn(&mut PeerConfig);
+
+    #[test]
+    fn each_field_costs_what_the_table_says() {
+        let old = PeerConfig::new(
+            Asn::new(1).unwrap(),
+            Asn::new(2).unwrap(),
+            RouterId::new(1).unwrap(),
+            "192.0.2.1".parse().unwrap(),
+        );
+        let reset: [(Field, Edit); 14] = [
+            ("localASN", |c| c.local_asn = Asn::new(3).unwrap()),
+            ("peerASN", |c| c.peer_asn = Asn::new(3).unwrap()),
+            ("routerID", |c| c.router_id = RouterId::new(3).unwrap()),
+            ("holdTimeSeconds", |c| c.hold_time = HoldTime::NONE),
+            ("gracefulRestart", |c| {
+                c.graceful_restart = Some(GracefulRestartConfig { restart_time: 1, notification: false });
+            }),
+            ("families", |c| c.families = Families::from_iter([AfiSafi::Ipv4Unicast])),
+            ("extendedNextHop", |c| c.extended_next_hop = true),
+            ("peerAddress", |c| c.peer_address = "192.0.2.2".parse().unwrap()),
+            ("interface", |c| c.interface = Some("eth0".into())),
+            ("localAddress", |c| c.local_address = Some("192.0.2.3".parse().unwrap())),
+            ("ebgpMultihop", |c| c.ebgp_multihop = 2),
+            ("ttlSecurity", |c| c.ttl_security = Some(1)),
+            ("password", |c| c.password = Some(Password::new(b"x").unwrap())),
+            ("blocked", |c| c.blocked = Some("x".into())),
+        ];
+        let refreshed: [(Field, Edit); 2] = [
+            ("maxPrefixes.out", |c| c.max_prefixes_out = Some(1)),
+            ("import", |c| {
+                let prefix = "0.0.0.0/0".parse().unwrap();
+                c.import = vec![ImportRule { prefix, ge: None, le: None, install: true }];
+            }),
+        ];
+        let silent: [(Field, Edit); 6] = [
+            ("peerPort", |c| c.peer_port = 1),
+            ("listenPort", |c| c.listen_port = 1),
+            ("passive", |c| c.passive = true),
+            ("connectRetryTimeSeconds", |c| c.connect_retry = Duration::from_secs(9)),
+            ("keepAliveTimeSeconds", |c| c.keepalive = Some(Duration::from_secs(9))),
+            ("maxPrefixes.in", |c| c.max_prefixes_in = Some(1)),
+        ];
+        let effect = |edit: Edit| {
+            let mut new = old.clone();
+            edit(&mut new);
+            compare(&old, &new)
+        };
+        for (field, edit) in reset {
+            assert_eq!(effect(edit), Effect::Reset { fields: vec![field] });
+        }
+        for (field, edit) in refreshed {
+            assert_eq!(effect(edit), Effect::Refreshed { fields: vec![field] });
+        }
+        for (field, edit) in silent {
+            assert_eq!(effect(edit), Effect::Silent { fields: vec![field] });
+        }
+        assert_eq!(compare(&old, &old.clone()), Effect::Unchanged);
+    }
+
+    #[test]
+    fn the_dearest_field_decides_and_all_are_named() {
+        let old = PeerConfig::new(
+            Asn::new(1).unwrap(),
+            Asn::new(2).unwrap(),
+            RouterId::new(1).unwrap(),
+            "192.0.2.1".parse().unwrap(),
+        );
+        let new = PeerConfig { passive: true, hold_time: HoldTime::NONE, ..old.clone() };
+        assert_eq!(compare(&old, &new), Effect::Reset { fields: vec!["holdTimeSeconds", "passive"] });
+    }
+}

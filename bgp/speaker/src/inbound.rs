@@ -23,8 +23,17 @@ pub(crate) struct Inbound {
     /// When stale routes go, wherever the peer is then.
     stale_until: Option<Instant>,
     end_of_rib: Families,
-    /// The routes for the kernel; a new value whenever one of them changed.
+    /// The routes for the kernel and how many there are of which family, as of the last change but for `dirty`.
     routes: Arc<PeerRoutes>,
+    counts: BTreeMap<AfiSafi, Counts>,
+    dirty: bool,
+}
+
+/// How many routes of a family are accepted, and how many of these are stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) accepted: usize,
+    pub(crate) stale: usize,
 }
 
 impl Inbound {
@@ -36,6 +45,8 @@ impl Inbound {
             stale_until: None,
             end_of_rib: Families::NONE,
             routes: Arc::default(),
+            counts: BTreeMap::new(),
+            dirty: false,
         }
     }
 
@@ -45,6 +56,32 @@ impl Inbound {
 
     pub(crate) fn routes(&self) -> Arc<PeerRoutes> {
         Arc::clone(&self.routes)
+    }
+
+    pub(crate) fn counts(&self, family: AfiSafi) -> Counts {
+        self.counts.get(&family).copied().unwrap_or_default()
+    }
+
+    /// Brings `routes` and `counts` up to date: once for all that came in one go, not for each UPDATE.
+    pub(crate) fn summarize(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        self.counts.clear();
+        let mut routes = PeerRoutes::new();
+        for (prefix, received) in self.rib.iter() {
+            let counts = self.counts.entry(prefix.family()).or_default();
+            counts.accepted += 1;
+            counts.stale += usize::from(received.stale);
+            if received.install {
+                let attributes = Arc::clone(received.route.attributes.shared());
+                let next_hop = received.route.next_hop;
+                routes.insert(prefix, PeerRoute { attributes, next_hop, stale: received.stale });
+            }
+        }
+        if *self.routes != routes {
+            self.routes = Arc::new(routes);
+        }
     }
 
     pub(crate) fn end_of_rib_received(&self, family: AfiSafi) -> bool {
@@ -117,6 +154,11 @@ impl Inbound {
         due
     }
 
+    /// Another limit; it holds for what comes from now on.
+    pub(crate) fn set_limit(&mut self, config: &PeerConfig) {
+        self.rib.session_up(identity(config), config.max_prefixes_in);
+    }
+
     /// Other import rules: what is held is judged again; what was refused has to be asked for.
     pub(crate) fn set_policy(&mut self, config: &PeerConfig) {
         self.policy = policy(config).unwrap_or(ImportPolicy::DENY);
@@ -140,16 +182,7 @@ impl Inbound {
     }
 
     fn note(&mut self, changes: &[Change]) {
-        let wanted = |change: &Change| change.route.as_ref().is_some_and(|received| received.install);
-        if !changes.iter().any(|change| wanted(change) || self.routes.contains_key(&change.prefix)) {
-            return;
-        }
-        let installed = self.rib.iter().filter(|(_, received)| received.install);
-        let route = |(prefix, received): (Prefix, &plainroute_bgp::rib::Received)| {
-            let attributes = Arc::clone(received.route.attributes.shared());
-            (prefix, PeerRoute { attributes, next_hop: received.route.next_hop, stale: received.stale })
-        };
-        self.routes = Arc::new(installed.map(route).collect::<BTreeMap<_, _>>());
+        self.dirty |= !changes.is_empty();
     }
 }
 

@@ -40,6 +40,15 @@ pub(crate) struct Outbound {
     /// For each negotiated family ourselves as next hop, or why there is none; empty without a session.
     next_hops: BTreeMap<AfiSafi, Result<NextHop, String>>,
     template: Option<Template>,
+    /// Per family, counted when the desired set or the limit changes: all that is originated, and what of it is
+    /// beyond the limit.
+    counts: BTreeMap<AfiSafi, Counts>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    originated: usize,
+    beyond: usize,
 }
 
 /// The attributes that were built last, since neighbours in the set mostly share them.
@@ -64,7 +73,7 @@ impl Outbound {
 
     /// How many prefixes of the family are originated.
     pub(crate) fn originated(&self, family: AfiSafi) -> usize {
-        self.desired.routes.keys().filter(|prefix| prefix.family() == family).count()
+        self.counts.get(&family).map_or(0, |counts| counts.originated)
     }
 
     /// Why some or all of what is originated is not told.
@@ -72,8 +81,7 @@ impl Outbound {
         if let Some(Err(reason)) = self.next_hops.get(&family) {
             return Some(reason.clone());
         }
-        let beyond =
-            self.desired.routes.keys().skip(self.limit).filter(|prefix| prefix.family() == family).count();
+        let beyond = self.counts.get(&family).map_or(0, |counts| counts.beyond);
         (beyond > 0).then(|| format!("{beyond} prefixes are beyond the limit of {}", self.limit))
     }
 
@@ -96,6 +104,23 @@ impl Outbound {
         local: IpAddr,
         addresses: &[InterfaceAddress],
     ) {
+        self.set_next_hops(config, negotiated, local, addresses);
+        self.rib.session_up(negotiated.families);
+    }
+
+    /// Whether a family waits for an address to be its next hop.
+    pub(crate) fn lacks_next_hop(&self) -> bool {
+        self.next_hops.values().any(Result::is_err)
+    }
+
+    /// Chooses the next hops of the session and routes through them.
+    pub(crate) fn set_next_hops(
+        &mut self,
+        config: &PeerConfig,
+        negotiated: &Negotiated,
+        local: IpAddr,
+        addresses: &[InterfaceAddress],
+    ) {
         let next_hop = |family| (family, next_hop_self(family, local, negotiated, addresses));
         self.next_hops = negotiated.families.iter().map(next_hop).collect();
         self.template = None;
@@ -104,7 +129,6 @@ impl Outbound {
             let route = self.route(*prefix, origin, config);
             self.rib.set_desired(*prefix, route);
         }
-        self.rib.session_up(negotiated.families);
     }
 
     pub(crate) fn session_down(&mut self) {
@@ -152,6 +176,12 @@ impl Outbound {
             }
         }
         changes.extend(old.map(|(gone, _)| (*gone, None)));
+        self.counts.clear();
+        for (place, prefix) in new.keys().enumerate() {
+            let counts = self.counts.entry(prefix.family()).or_default();
+            counts.originated += 1;
+            counts.beyond += usize::from(place >= self.limit);
+        }
         for (prefix, origin) in changes {
             let route = origin.and_then(|origin| self.route(prefix, origin, config));
             self.rib.set_desired(prefix, route);

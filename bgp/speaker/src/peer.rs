@@ -200,6 +200,7 @@ impl Peer {
                 let desired = self.inputs.desired.borrow_and_update().clone();
                 if self.leaving.is_none() {
                     self.outbound.set_desired(desired, &self.config);
+                    self.look_for_next_hops();
                 }
             }
             Wake::Synced => {
@@ -240,6 +241,21 @@ impl Peer {
         }
         if self.resume_at.take_if(|at| *at <= now).is_some() {
             self.start();
+        }
+        self.look_for_next_hops();
+    }
+
+    /// An interface may have got its address after the session stood; asked for no more often than KEEPALIVEs.
+    fn look_for_next_hops(&mut self) {
+        if !self.outbound.lacks_next_hop() {
+            return;
+        }
+        if let (Some((_, negotiated)), Some(local)) =
+            (self.session.established(), self.record.local_address())
+        {
+            // An error leaves things as they are; it was told when the session came up.
+            let addresses = interface_addresses().unwrap_or_default();
+            self.outbound.set_next_hops(&self.config, negotiated, local.ip(), &addresses);
         }
     }
 
@@ -283,6 +299,9 @@ impl Peer {
                 let session = self.config.session(&self.speaker, seed(&self.name));
                 self.session.handle_config(now(), &session);
                 self.outbound.set_limit(&self.config);
+                if self.config.max_prefixes_in != old.max_prefixes_in {
+                    self.inbound.set_limit(&self.config);
+                }
                 if self.config.import != old.import {
                     self.inbound.set_policy(&self.config);
                     for family in self.config.families.iter() {
@@ -367,7 +386,10 @@ impl Peer {
     fn close(&mut self, id: ConnectionId) {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.id == id) {
             let hint = if self.config.password.is_some() { " (is the password the same there?)" } else { "" };
-            self.record.set_error(format!("no answer from {}{hint}", attempt.remote));
+            let text = format!("no answer from {}{hint}", attempt.remote);
+            if self.record.set_error(text.clone()) {
+                warn!(peer = %self.name, reason = %text, "no session");
+            }
         }
         if let Some(place) = self.connections.iter().position(|(other, _)| *other == id) {
             let (_, connection) = self.connections.swap_remove(place);
@@ -522,6 +544,7 @@ impl Peer {
             let version = self.outbound.version();
             self.outputs.flushed.send_if_modified(|flushed| std::mem::replace(flushed, version) != version);
         }
+        self.inbound.summarize();
         let view = self.record.view(&self.config, &self.session, &self.inbound, &self.outbound);
         let modified = self.outputs.view.send_if_modified(|old| {
             let modified = *old != view;

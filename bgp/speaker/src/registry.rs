@@ -72,16 +72,32 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+/// A listener's task; it ends when the sender is dropped.
+struct Listening {
+    callers: watch::Sender<Callers>,
+    task: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Ends the task and waits until its port is free.
+    async fn close(self) {
+        drop(self.callers);
+        // An error would be a panic in there; the sockets are closed in that case too.
+        let _ = self.task.await;
+    }
+}
+
 pub(crate) struct Registry {
     speaker: SpeakerConfig,
     synced: watch::Receiver<bool>,
     outputs: PublicOutputs,
     peers: BTreeMap<PeerName, Running>,
-    /// The listener of each port; dropping a sender ends its task.
-    listeners: BTreeMap<u16, watch::Sender<Callers>>,
+    listeners: BTreeMap<u16, Listening>,
     /// Owner, peer, routes.
     originated: BTreeMap<String, BTreeMap<PeerName, Arc<Routes>>>,
     version: u64,
+    /// What `learned` was last computed from.
+    teachings: BTreeMap<PeerName, Teaching>,
     changed: Arc<Notify>,
 }
 
@@ -99,6 +115,7 @@ impl Registry {
             listeners: BTreeMap::new(),
             originated: BTreeMap::new(),
             version: 0,
+            teachings: BTreeMap::new(),
             changed: Arc::default(),
         }
     }
@@ -167,7 +184,7 @@ impl Registry {
             changes.push(PeerChange { peer, effect });
         }
         changes.sort_by(|a, b| a.peer.cmp(&b.peer));
-        self.update_listeners(new_listeners);
+        self.update_listeners(new_listeners).await;
         self.publish();
         Ok(changes)
     }
@@ -191,11 +208,11 @@ impl Registry {
         Ok(listeners)
     }
 
-    fn update_listeners(&mut self, new: BTreeMap<u16, Listener>) {
+    async fn update_listeners(&mut self, new: BTreeMap<u16, Listener>) {
         for (port, listener) in new {
             let callers = watch::Sender::new(Callers::default());
-            tokio::spawn(listener.run(callers.subscribe()));
-            self.listeners.insert(port, callers);
+            let task = tokio::spawn(listener.run(callers.subscribe()));
+            self.listeners.insert(port, Listening { callers, task });
             info!(port, "listening");
         }
         let mut ports: BTreeMap<u16, BTreeMap<_, Caller>> = BTreeMap::new();
@@ -211,16 +228,18 @@ impl Registry {
                 ports.entry(config.listen_port).or_default().insert(config.source(), caller);
             }
         }
-        self.listeners.retain(|port, callers| match ports.remove(port) {
-            Some(wanted) => {
-                callers.send_replace(Arc::new(wanted));
-                true
+        for (port, listening) in std::mem::take(&mut self.listeners) {
+            match ports.remove(&port) {
+                Some(wanted) => {
+                    listening.callers.send_replace(Arc::new(wanted));
+                    self.listeners.insert(port, listening);
+                }
+                None => {
+                    listening.close().await;
+                    info!(port, "no longer listening");
+                }
             }
-            None => {
-                info!(port, "no longer listening");
-                false
-            }
-        });
+        }
     }
 
     fn add(&mut self, peer: PeerName, config: PeerConfig) {
@@ -319,7 +338,9 @@ impl Registry {
             }
         };
         // First, so that no peer comes back in by its own connection.
-        self.listeners.clear();
+        for listening in std::mem::take(&mut self.listeners).into_values() {
+            listening.close().await;
+        }
         for running in self.peers.values() {
             let _ = running.commands.send(PeerCommand::Leave(leave.clone())).await;
         }
@@ -341,15 +362,19 @@ impl Registry {
             statuses.insert(peer.clone(), status);
             teachings.insert(peer.clone(), teaching);
         }
-        // First what they taught: who reads "End-of-RIB received" in a status finds all routes before it.
-        let best = learned::best(&teachings);
-        self.outputs.learned.send_if_modified(|learned| {
-            let modified = **learned != best;
-            if modified {
-                *learned = Arc::new(best);
-            }
-            modified
-        });
+        // First what they taught: who reads "End-of-RIB received" in a status finds all routes before it. It is
+        // chosen anew only where it differs; counters change all the time, routes seldom.
+        if teachings != self.teachings {
+            let best = learned::best(&teachings);
+            self.teachings = teachings;
+            self.outputs.learned.send_if_modified(|learned| {
+                let modified = **learned != best;
+                if modified {
+                    *learned = Arc::new(best);
+                }
+                modified
+            });
+        }
         self.outputs.peers.send_replace(Arc::new(statuses));
     }
 }

@@ -168,6 +168,10 @@ impl Record {
         self.session = Some(EstablishedSession { local, remote, negotiated: Arc::clone(negotiated) });
     }
 
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.session.as_ref().map(|session| session.local)
+    }
+
     pub(crate) fn clear_established(&mut self) -> Option<Arc<Negotiated>> {
         self.session.take().map(|session| session.negotiated)
     }
@@ -191,8 +195,8 @@ impl Record {
                 negotiated: negotiated.is_some_and(|negotiated| negotiated.families.contains(family)),
                 originated: outbound.originated(family),
                 advertised: outbound.rib().sent(family),
-                accepted: inbound.rib().count(family),
-                stale: inbound.rib().stale(family),
+                accepted: inbound.counts(family).accepted,
+                stale: inbound.counts(family).stale,
                 rejected: inbound.rib().rejected(family).policy + inbound.rib().rejected(family).looped,
                 not_advertised: outbound.not_advertised(family),
                 end_of_rib_sent: outbound.rib().end_of_rib_sent(family),

@@ -120,7 +120,8 @@ impl Session {
         if self.main.id == Some(id) && self.main.phase == Phase::Connect {
             self.drive_main(now, Input::Connected);
             self.settle(now);
-        } else {
+        } else if self.connection(id).is_none() {
+            // Given up in the meantime.
             self.shared.actions.push_back(Action::Close(id));
         }
     }

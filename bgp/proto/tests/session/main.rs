@@ -1,4 +1,5 @@
 //! Behaviour of two sessions against each other, on a virtual clock.
+mod chaos;
 mod collision;
 mod life;
 mod pair;

@@ -28,11 +28,16 @@ thread_local! {
 
 fn enter_namespace() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, to make a network namespace");
-    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("iproute2");
     let mut commands = "link set lo up\n".to_owned();
     for number in [1, 2, 3, 9, 99] {
         commands += &format!("address add 192.0.2.{number}/32 dev lo\n");
     }
+    ip(&commands);
+}
+
+/// Runs `ip` commands, a line each, in the test's namespace.
+pub(crate) fn ip(commands: &str) {
+    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("iproute2");
     ip.stdin.take().expect("piped").write_all(commands.as_bytes()).expect("ip reads");
     assert!(ip.wait().expect("ip ends").success());
 }

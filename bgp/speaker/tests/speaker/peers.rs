@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use plainroute_bgp::{HoldTime, session::State};
-use plainroute_speaker::{ApplyError, Effect, Password, PeerChange, PeerConfig, StopMode};
+use plainroute_speaker::{ApplyError, Effect, Password, PeerChange, PeerConfig, PeerStatus, StopMode};
 use tokio::{io::AsyncReadExt, net::TcpSocket};
 
 use crate::network::{Node, free_port, pair, within_deadline};
@@ -48,7 +48,7 @@ async fn a_changed_peer_as_takes_effect() {
     let (a, b) = pair().await;
     let wrong = PeerConfig { peer_asn: a.asn(), ..a.towards(&b) };
     a.peers([(&b, wrong)]).await;
-    let refused = |status: &plainroute_speaker::PeerStatus| {
+    let refused = |status: &PeerStatus| {
         status.last_error.as_ref().is_some_and(|(error, _)| error.contains("Bad Peer AS"))
     };
     a.status(&b, |status| refused(status) && status.negotiated.is_none()).await;
@@ -74,9 +74,8 @@ async fn both_sides_may_connect_at_once() {
 async fn a_peer_that_comes_late_is_met() {
     let (a, b) = (Node::new(1), Node::new(2));
     a.peers([(&b, a.towards(&b))]).await;
-    let refused = |status: &plainroute_speaker::PeerStatus| {
-        status.last_error.as_ref().is_some_and(|(error, _)| error.contains("refused"))
-    };
+    let refused =
+        |status: &PeerStatus| status.last_error.as_ref().is_some_and(|(error, _)| error.contains("refused"));
     a.status(&b, refused).await;
     b.peers([(&a, b.waits_for(&a))]).await;
     a.established(&b).await;
@@ -144,13 +143,12 @@ async fn the_same_password_is_needed_on_both_sides() {
     };
     b.peers([(&a, with("right", b.waits_for(&a)))]).await;
     a.peers([(&b, with("wrong", a.towards(&b)))]).await;
-    let unanswered = |status: &plainroute_speaker::PeerStatus| {
-        status.last_error.as_ref().is_some_and(|(error, _)| error.contains("password"))
-    };
+    let unanswered =
+        |status: &PeerStatus| status.last_error.as_ref().is_some_and(|(error, _)| error.contains("password"));
     let status = a.status(&b, unanswered).await;
     assert_eq!(status.counters.established, 0);
     a.peers([(&b, a.towards(&b))]).await;
-    let silence = |status: &plainroute_speaker::PeerStatus| {
+    let silence = |status: &PeerStatus| {
         status.last_error.as_ref().is_some_and(|(error, _)| error.contains("no answer"))
     };
     assert_eq!(a.status(&b, silence).await.counters.established, 0);
@@ -169,7 +167,7 @@ async fn ttl_security_lets_neighbours_in_and_others_not() {
     b.peers([(&a, secure(b.waits_for(&a)))]).await;
     // Sent with TTL 1, a packet looks 255 hops away.
     a.peers([(&b, a.towards(&b))]).await;
-    let silence = |status: &plainroute_speaker::PeerStatus| {
+    let silence = |status: &PeerStatus| {
         status.last_error.as_ref().is_some_and(|(error, _)| error.contains("no answer"))
     };
     assert_eq!(a.status(&b, silence).await.counters.established, 0);

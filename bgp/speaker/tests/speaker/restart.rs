@@ -1,6 +1,6 @@
 //! Restart is not drain, and drain is not uninstall.
 use plainroute_bgp::{AfiSafi, Families, session::State};
-use plainroute_speaker::{SpeakerConfig, StopMode};
+use plainroute_speaker::{Learned, PeerStatus, SpeakerConfig, StopMode};
 
 use crate::network::{Node, pair, prefix, within_deadline};
 
@@ -29,7 +29,7 @@ async fn a_restart_keeps_the_routes_and_drops_what_did_not_come_back() {
     let a = a.again(restarted());
     a.peers([(&b, a.towards(&b))]).await;
     a.tell(&b, &["10.1.0.0/28"]).await;
-    let fresh = |text, learned: &plainroute_speaker::Learned| {
+    let fresh = |text, learned: &Learned| {
         learned.get(&prefix(text)).is_some_and(|paths| paths.iter().all(|path| !path.stale))
     };
     b.learned(|learned| fresh("10.1.0.0/28", learned)).await;
@@ -61,7 +61,7 @@ async fn the_r_bit_is_gone_once_the_restart_is_over() {
     let (a, b) = (Node::with(1, restarted()), Node::new(2));
     b.peers([(&a, b.waits_for(&a))]).await;
     a.peers([(&b, a.towards(&b))]).await;
-    let restarted = |status: &plainroute_speaker::PeerStatus| {
+    let restarted = |status: &PeerStatus| {
         status.negotiated.as_ref().is_some_and(|negotiated| negotiated.peer_restarted())
     };
     b.status(&a, restarted).await;

@@ -2,9 +2,9 @@
 use std::sync::Arc;
 
 use plainroute_bgp::{AfiSafi, Community, Families, session::State, wire::NextHop};
-use plainroute_speaker::{ImportRule, LearnedPath, OriginAttributes, Originated, PeerConfig};
+use plainroute_speaker::{ImportRule, LearnedPath, OriginAttributes, Originated, PeerConfig, PeerStatus};
 
-use crate::network::{Node, originated, pair, prefix, within_deadline};
+use crate::network::{Node, ip, originated, pair, prefix, within_deadline};
 
 #[tokio::test]
 async fn a_route_comes_and_goes() {
@@ -131,6 +131,15 @@ async fn a_family_without_a_next_hop_says_so() {
     assert!(v6.not_advertised.as_ref().is_some_and(|reason| reason.contains("IPv6 address")), "{v6:?}");
     assert_eq!((v6.originated, v6.advertised), (1, 0));
     assert_eq!(status.families[&AfiSafi::Ipv4Unicast].not_advertised, None);
+    // It gets one, and the session need not be touched for that.
+    ip("address add 2001:db8:ffff::1/128 dev lo nodad");
+    a.tell(&b, &["10.1.0.0/28", "2001:db8::/64"]).await;
+    a.tell(&b, &["2001:db8::/64"]).await;
+    let advertised = |status: &PeerStatus| status.families[&AfiSafi::Ipv6Unicast].advertised == 1;
+    assert_eq!(a.status(&b, advertised).await.counters.established, 1);
+    let global = "2001:db8:ffff::1".parse().unwrap();
+    let sent = a.speaker.advertised(&b.name()).await;
+    assert_eq!(sent[0].next_hop, NextHop::V6 { global, link_local: None });
 }
 
 #[tokio::test]
@@ -141,9 +150,7 @@ async fn no_more_than_the_limit_leaves_and_the_status_says_so() {
     a.peers([(&b, limited(Some(2)))]).await;
     a.tell(&b, &["10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/28"]).await;
     b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28"]).await;
-    let limit = |status: &plainroute_speaker::PeerStatus| {
-        status.families[&AfiSafi::Ipv4Unicast].not_advertised.is_some()
-    };
+    let limit = |status: &PeerStatus| status.families[&AfiSafi::Ipv4Unicast].not_advertised.is_some();
     a.status(&b, limit).await;
     // A lower prefix pushes the highest out.
     a.tell(&b, &["10.0.0.0/28", "10.1.0.0/28", "10.2.0.0/28"]).await;
@@ -164,7 +171,7 @@ async fn too_many_prefixes_end_the_session() {
     let status = b.status(&a, |status| status.state == State::Idle && status.counters.lost == 1).await;
     assert!(status.last_error.is_some_and(|(error, _)| error.contains("more than 1 prefixes")));
     b.learned_prefixes(&[]).await;
-    let told = |status: &plainroute_speaker::PeerStatus| {
+    let told = |status: &PeerStatus| {
         status.last_error.as_ref().is_some_and(|(error, _)| error.contains("Maximum Number of Prefixes"))
     };
     a.status(&b, told).await;

@@ -1,0 +1,90 @@
+//! ExaBGP. It has no table and waits for nobody: we listen to it, and nothing is kept over our restart.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use plainroute_tests::netns::Netns;
+use plainroute_tests::routers::{Exabgp, Family};
+use serde_json::Value;
+
+use crate::scenario::scenarios;
+use crate::{
+    FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address,
+    router_address,
+};
+
+scenarios!(Exabgp:
+    routes_come_change_and_go,
+    its_default_route_comes_and_goes,
+    a_refresh_tells_it_all_again,
+    it_restarts_and_hears_it_all_again,
+    without_graceful_restart_the_routes_go,
+    only_the_right_password_establishes,
+    a_wrong_as_is_refused_and_said,
+);
+
+fn config(setup: Setup) -> Result<String> {
+    let mut text = String::new();
+    for family in FAMILIES {
+        let password =
+            setup.password.map(|password| format!("md5-password '{password}';")).unwrap_or_default();
+        let routes = match setup.default_routes {
+            true => format!("static {{ route {} next-hop self; }}", default_route(family)),
+            false => String::new(),
+        };
+        writeln!(
+            text,
+            "neighbor {} {{\nrouter-id {ROUTER_V4};\nlocal-address {};\nlocal-as {ROUTER_ASN};\npeer-as {};\n\
+             adj-rib-out true;\n{password}\ncapability {{ route-refresh enable; }}\n\
+             family {{ {} unicast; }}\n{routes}\n\
+             api {{ processes [ events ]; neighbor-changes; receive {{ parsed; update; }} }}\n}}",
+            our_address(family),
+            router_address(family),
+            setup.our_asn,
+            family_name(family)
+        )?;
+    }
+    Ok(text)
+}
+
+/// The events of the session of that family that announce something.
+fn announcements(exabgp: &Exabgp, family: Family) -> Result<Vec<Value>> {
+    let announces = |event: &Value| {
+        event["neighbor"]["address"]["peer"] == our_address(family)
+            && event["neighbor"]["message"]["update"]["announce"].is_object()
+    };
+    Ok(exabgp.events()?.into_iter().filter(announces).collect())
+}
+
+impl Neighbour for Exabgp {
+    const ATTRIBUTES: [&'static str; 3] =
+        ["\"community\":[[64512,100]]", "\"large-community\":[[64512,1,2]]", "\"med\":50"];
+
+    const LISTENS: bool = false;
+
+    fn launch_as(netns: &Netns, setup: Setup) -> Result<Exabgp> {
+        Exabgp::launch(netns, &config(setup)?)
+    }
+
+    fn announce_default(&mut self, family: Family, on: bool) -> Result<()> {
+        let verb = if on { "announce" } else { "withdraw" };
+        let (us, default) = (our_address(family), default_route(family));
+        self.command(&format!("neighbor {us} {verb} route {default} next-hop self"))
+    }
+
+    fn ask_refresh(&mut self, family: Family) -> Result<bool> {
+        let (us, name) = (our_address(family), family_name(family));
+        self.command(&format!("neighbor {us} announce route-refresh {name} unicast"))?;
+        Ok(true)
+    }
+
+    fn heard(&self, family: Family) -> Result<u64> {
+        Ok(announcements(self, family)?.len() as u64)
+    }
+
+    fn route_details(&self, prefix: &str) -> Result<String> {
+        let family = if prefix.contains(':') { Family::V6 } else { Family::V4 };
+        let last = announcements(self, family)?.into_iter().rev().map(|event| event.to_string());
+        last.into_iter().find(|event| event.contains(&format!("\"{prefix}\""))).context("never announced")
+    }
+}

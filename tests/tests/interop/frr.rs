@@ -1,0 +1,87 @@
+//! FRR.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use plainroute_tests::netns::Netns;
+use plainroute_tests::routers::{Family, Frr};
+
+use crate::scenario::scenarios;
+use crate::{FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, family_name, our_address};
+
+scenarios!(Frr:
+    routes_come_change_and_go,
+    its_default_route_comes_and_goes,
+    a_refresh_tells_it_all_again,
+    it_restarts_and_hears_it_all_again,
+    our_restart_keeps_the_routes,
+    without_graceful_restart_the_routes_go,
+    its_restart_keeps_its_routes,
+    only_the_right_password_establishes,
+    either_side_may_connect,
+    a_wrong_as_is_refused_and_said,
+);
+
+fn config(setup: Setup) -> Result<String> {
+    let mut text = format!(
+        "log stdout\nfrr defaults datacenter\nrouter bgp {ROUTER_ASN}\n bgp router-id {ROUTER_V4}\n \
+         no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n"
+    );
+    if setup.graceful_restart {
+        text += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
+    }
+    for family in FAMILIES {
+        let us = our_address(family);
+        writeln!(text, " neighbor {us} remote-as {}\n neighbor {us} timers connect 1", setup.our_asn)?;
+        if let Some(password) = setup.password {
+            writeln!(text, " neighbor {us} password {password}")?;
+        }
+        if setup.passive {
+            writeln!(text, " neighbor {us} passive")?;
+        }
+    }
+    for family in FAMILIES {
+        let us = our_address(family);
+        writeln!(text, " address-family {} unicast\n  neighbor {us} activate", family_name(family))?;
+        if setup.default_routes {
+            writeln!(text, "  neighbor {us} default-originate")?;
+        }
+        writeln!(text, " exit-address-family")?;
+    }
+    Ok(text)
+}
+
+impl Neighbour for Frr {
+    const ATTRIBUTES: [&'static str; 3] = ["Community: 64512:100", "Large Community: 64512:1:2", "metric 50"];
+
+    fn launch_as(netns: &Netns, setup: Setup) -> Result<Frr> {
+        Frr::launch(netns, &config(setup)?)
+    }
+
+    fn announce_default(&mut self, family: Family, on: bool) -> Result<()> {
+        let line =
+            format!("{}neighbor {} default-originate", if on { "" } else { "no " }, our_address(family));
+        self.configure(&[
+            &format!("router bgp {ROUTER_ASN}"),
+            &format!("address-family {} unicast", family_name(family)),
+            &line,
+        ])
+    }
+
+    fn ask_refresh(&mut self, family: Family) -> Result<bool> {
+        let family_name = family_name(family);
+        self.vtysh(&format!("clear bgp {family_name} unicast {} soft in", our_address(family)))?;
+        Ok(true)
+    }
+
+    fn heard(&self, family: Family) -> Result<u64> {
+        let us = our_address(family);
+        let shown = self.json(&format!("show bgp neighbors {us} json"))?;
+        shown[us]["messageStats"]["updatesRecv"].as_u64().context("no updatesRecv")
+    }
+
+    fn route_details(&self, prefix: &str) -> Result<String> {
+        let family = if prefix.contains(':') { Family::V6 } else { Family::V4 };
+        self.vtysh(&format!("show bgp {} unicast {prefix}", family_name(family)))
+    }
+}

@@ -1,0 +1,141 @@
+//! Our speaker against the routers that others run, each in network namespaces of its own, over a cable.
+//!
+//! The router's own view is the judge: a route is there when its table shows it. What all routers must pass is in
+//! `scenario`, written once; how each is configured and asked stands in its own file. docs/reference/interop.md says what
+//! ran against which version.
+
+mod bird;
+mod exabgp;
+mod frr;
+mod gobgp;
+mod node;
+mod openbgpd;
+mod scenario;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use plainroute_tests::netns::{Netns, veth};
+use plainroute_tests::routers::{Family, Router};
+
+/// For anything that should take a second or less; a busy machine gets some more.
+const DEADLINE: Duration = Duration::from_secs(12);
+
+const OUR_ASN: u32 = 64512;
+const ROUTER_ASN: u32 = 64600;
+const OUR_V4: &str = "172.16.0.1";
+const OUR_V6: &str = "fd00::1";
+const ROUTER_V4: &str = "172.16.0.254";
+const ROUTER_V6: &str = "fd00::254";
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// How a router is set up, as far as scenarios differ. It has one session over IPv4 for IPv4 routes and one over IPv6 for
+/// IPv6 routes.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    /// The AS that it takes us for.
+    our_asn: u32,
+    /// TCP MD5.
+    password: Option<&'static str>,
+    /// It does not connect, but waits for us.
+    passive: bool,
+    /// It takes part in graceful restart: keeps our routes, and where it can, asks us to keep its own.
+    graceful_restart: bool,
+    /// It announces a default route of each family from its configuration, so also after a restart.
+    default_routes: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            our_asn: OUR_ASN,
+            password: None,
+            passive: false,
+            graceful_restart: false,
+            default_routes: false,
+        }
+    }
+}
+
+/// What the scenarios ask of a router beyond [`Router`].
+trait Neighbour: Router + Sized {
+    /// How it writes the communities 64512:100 and 64512:1:2 and the MED 50.
+    const ATTRIBUTES: [&'static str; 3];
+
+    /// Whether it waits for connections at all; to one that does not, we listen.
+    const LISTENS: bool = true;
+
+    /// Whether it tells its routes again when asked for a refresh.
+    const ANSWERS_REFRESH: bool = true;
+
+    /// Starts it.
+    fn launch_as(netns: &Netns, setup: Setup) -> Result<Self>;
+
+    /// Starts or stops announcing a default route of the family to us.
+    fn announce_default(&mut self, family: Family, on: bool) -> Result<()>;
+
+    /// Has it ask us for a route refresh; false where it has no means to.
+    fn ask_refresh(&mut self, family: Family) -> Result<bool>;
+
+    /// How many UPDATEs, or announcements, it has counted from us in the session of that family.
+    fn heard(&self, family: Family) -> Result<u64>;
+
+    /// All that it shows of a route, for [`Neighbour::ATTRIBUTES`].
+    fn route_details(&self, prefix: &str) -> Result<String>;
+}
+
+/// The cable: our end, and the router's.
+struct Link {
+    ours: Netns,
+    theirs: Netns,
+}
+
+impl Link {
+    fn new() -> Link {
+        let (ours, theirs) = (Netns::new("node").unwrap(), Netns::new("router").unwrap());
+        veth((&ours, "eth0"), (&theirs, "eth0")).unwrap();
+        for (netns, v4, v6) in [(&ours, OUR_V4, OUR_V6), (&theirs, ROUTER_V4, ROUTER_V6)] {
+            netns.address("eth0", &format!("{v4}/24")).unwrap();
+            netns.address("eth0", &format!("{v6}/64")).unwrap();
+        }
+        Link { ours, theirs }
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Our address in the session of that family.
+fn our_address(family: Family) -> &'static str {
+    match family {
+        Family::V4 => OUR_V4,
+        Family::V6 => OUR_V6,
+    }
+}
+
+/// The router's address in the session of that family.
+fn router_address(family: Family) -> &'static str {
+    match family {
+        Family::V4 => ROUTER_V4,
+        Family::V6 => ROUTER_V6,
+    }
+}
+
+/// As most routers write the family.
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+/// The default route.
+fn default_route(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "0.0.0.0/0",
+        Family::V6 => "::/0",
+    }
+}

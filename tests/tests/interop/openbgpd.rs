@@ -1,0 +1,78 @@
+//! OpenBGPD. It keeps others' routes over their restart, but does not restart gracefully itself.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use plainroute_tests::netns::Netns;
+use plainroute_tests::routers::{Family, Openbgpd};
+
+use crate::scenario::scenarios;
+use crate::{FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, our_address};
+
+scenarios!(Openbgpd:
+    routes_come_change_and_go,
+    its_default_route_comes_and_goes,
+    a_refresh_tells_it_all_again,
+    it_restarts_and_hears_it_all_again,
+    our_restart_keeps_the_routes,
+    without_graceful_restart_the_routes_go,
+    only_the_right_password_establishes,
+    either_side_may_connect,
+    a_wrong_as_is_refused_and_said,
+);
+
+fn config(setup: Setup) -> Result<String> {
+    let mut text = format!("AS {ROUTER_ASN}\nrouter-id {ROUTER_V4}\nfib-update no\n");
+    if setup.default_routes {
+        FAMILIES.iter().for_each(|family| text += &format!("network {}\n", default_route(*family)));
+    }
+    for family in FAMILIES {
+        let other = match family {
+            Family::V4 => "IPv6",
+            Family::V6 => "IPv4",
+        };
+        writeln!(text, "neighbor {} {{\nremote-as {}", our_address(family), setup.our_asn)?;
+        writeln!(text, "announce {other} none")?;
+        if let Some(password) = setup.password {
+            writeln!(text, "tcp md5sig password {password}")?;
+        }
+        if setup.passive {
+            writeln!(text, "passive")?;
+        }
+        writeln!(text, "}}")?;
+    }
+    text += "allow to any\nallow from any\n";
+    Ok(text)
+}
+
+impl Neighbour for Openbgpd {
+    const ATTRIBUTES: [&'static str; 3] =
+        ["Communities: 64512:100", "Large Communities: 64512:1:2", "metric 50"];
+
+    /// 7.7 takes every negotiated family for one that is not; mended since (openbgpd-portable issue 46).
+    const ANSWERS_REFRESH: bool = false;
+
+    fn launch_as(netns: &Netns, setup: Setup) -> Result<Openbgpd> {
+        Openbgpd::launch(netns, &config(setup)?)
+    }
+
+    fn announce_default(&mut self, family: Family, on: bool) -> Result<()> {
+        let verb = if on { "add" } else { "delete" };
+        self.bgpctl(&format!("network {verb} {}", default_route(family))).map(drop)
+    }
+
+    fn ask_refresh(&mut self, family: Family) -> Result<bool> {
+        self.bgpctl(&format!("neighbor {} refresh", our_address(family)))?;
+        Ok(true)
+    }
+
+    fn heard(&self, family: Family) -> Result<u64> {
+        let shown = self.json(&format!("show neighbor {}", our_address(family)))?;
+        let received = &shown["neighbors"][0]["stats"]["update"]["received"]["updates"];
+        received.as_u64().with_context(|| format!("{shown}"))
+    }
+
+    fn route_details(&self, prefix: &str) -> Result<String> {
+        self.bgpctl(&format!("show rib detail {prefix}"))
+    }
+}

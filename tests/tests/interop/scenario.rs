@@ -1,0 +1,401 @@
+//! What every router must pass, written once. [`scenarios`] makes the tests of one router.
+
+use std::net::IpAddr;
+
+use plainroute_bgp::session::State;
+use plainroute_bgp::{Families, Prefix};
+use plainroute_speaker::{ImportRule, OriginAttributes, Password, PeerStatus, SpeakerConfig, StopMode};
+use plainroute_tests::netns::wait_until;
+use plainroute_tests::routers::{Family, Table};
+
+use crate::node::{GRACEFUL, Node, peers};
+use crate::{
+    DEADLINE, FAMILIES, Link, Neighbour, OUR_ASN, ROUTER_ASN, Setup, default_route, ip, our_address,
+    router_address,
+};
+
+const ONE: [&str; 2] = ["10.20.0.10/32", "fd20::10/128"];
+const TWO: [&str; 2] = ["10.20.0.11/32", "fd20::11/128"];
+const BOTH: [&str; 4] = [ONE[0], TWO[0], ONE[1], TWO[1]];
+
+/// A process that follows another, whose routes in the kernel are still there.
+const RESTARTED: SpeakerConfig = SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL };
+
+/// The tests of one router: the scenarios that are named.
+macro_rules! scenarios {
+    ($router:ty: $($scenario:ident),+ $(,)?) => {$(
+        #[test]
+        fn $scenario() {
+            $crate::scenario::$scenario::<$router>();
+        }
+    )+};
+}
+pub(crate) use scenarios;
+
+fn of(family: Family, prefixes: [&'static str; 2]) -> &'static str {
+    match family {
+        Family::V4 => prefixes[0],
+        Family::V6 => prefixes[1],
+    }
+}
+
+fn plain() -> OriginAttributes {
+    OriginAttributes::default()
+}
+
+/// The prefixes that the router has from us.
+fn ours(table: &Table, family: Family) -> Vec<String> {
+    let our: IpAddr = ip(our_address(family));
+    table.iter().filter(|(_, hops)| hops.contains(&our)).map(|(prefix, _)| prefix.clone()).collect()
+}
+
+/// Waits until the router has exactly these prefixes from us, both families, through our addresses.
+fn await_table<R: Neighbour>(router: &R, prefixes: &[&str]) {
+    for family in FAMILIES {
+        let mut expected: Vec<&str> =
+            prefixes.iter().copied().filter(|p| p.contains(':') == (family == Family::V6)).collect();
+        expected.sort_unstable();
+        let condition = |table: &Table| ours(table, family) == expected;
+        router.await_learned(family, &format!("{expected:?}"), DEADLINE, &condition).unwrap();
+    }
+}
+
+/// Both ends say Established.
+fn await_established<R: Neighbour>(node: &Node, router: &R) {
+    node.await_established();
+    for family in FAMILIES {
+        router.await_state(ip(our_address(family)), "established", DEADLINE).unwrap();
+    }
+}
+
+fn accept_default(config: &mut plainroute_speaker::PeerConfig) {
+    let rule = |family| {
+        let prefix: Prefix = default_route(family).parse().unwrap();
+        ImportRule { prefix, ge: Some(0), le: Some(0), install: true }
+    };
+    config.import = FAMILIES.map(rule).to_vec();
+}
+
+/// Ends a router that another is to follow: one that is killed may leave a child on the port for a moment.
+fn stopped<R: Neighbour>(mut router: R) {
+    router.stop().unwrap();
+}
+
+fn established_once(status: &PeerStatus) -> bool {
+    status.state == State::Established && status.counters.established == 1 && status.counters.lost == 0
+}
+
+/// Established, both families; added, changed and withdrawn.
+pub(crate) fn routes_come_change_and_go<R: Neighbour>() {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|_| ()));
+    node.initial_sync_done();
+    await_established(&node, &router);
+    node.originate(&ONE, &plain());
+    await_table(&router, &ONE);
+    node.originate(&BOTH, &plain());
+    await_table(&router, &BOTH);
+    node.originate(&TWO, &plain());
+    await_table(&router, &TWO);
+    let attributes = OriginAttributes {
+        communities: vec!["64512:100".parse().unwrap()],
+        large_communities: vec!["64512:1:2".parse().unwrap()],
+        med: Some(50),
+        ..plain()
+    };
+    node.originate(&TWO, &attributes);
+    for prefix in TWO {
+        for expected in R::ATTRIBUTES {
+            let shown = wait_until(&format!("`{expected}` at {prefix}"), DEADLINE, || {
+                let details = router.route_details(prefix).map_err(|error| format!("{error:#}"))?;
+                if details.contains(expected) { Ok(()) } else { Err(details) }
+            });
+            shown.unwrap();
+        }
+    }
+    node.originate(&[], &plain());
+    await_table(&router, &[]);
+    FAMILIES.iter().for_each(|family| assert!(established_once(&node.status(*family))));
+    node.stop(StopMode::Withdraw);
+}
+
+/// What the router tells comes in only where a rule says so, and goes when the router takes it back.
+pub(crate) fn its_default_route_comes_and_goes<R: Neighbour>() {
+    let link = Link::new();
+    let mut router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|_| ()));
+    node.initial_sync_done();
+    await_established(&node, &router);
+    for family in FAMILIES {
+        router.announce_default(family, true).unwrap();
+        // The negative control: without a rule it is refused.
+        node.await_status(family, "refusing the default route", |status| {
+            status.families.values().any(|family| family.rejected > 0 && family.accepted == 0)
+        });
+    }
+    // A new rule takes effect by asking the router to tell it all again; the session stays.
+    node.apply(peers::<R>(accept_default));
+    for family in FAMILIES {
+        if !R::ANSWERS_REFRESH {
+            router.announce_default(family, false).unwrap();
+            router.announce_default(family, true).unwrap();
+        }
+        node.await_received(family, "a default route", |routes| {
+            routes.iter().any(|route| {
+                route.prefix.to_string() == default_route(family)
+                    && route.install
+                    && !route.stale
+                    && next_hop_is(route, family)
+            })
+        });
+        router.announce_default(family, false).unwrap();
+        node.await_received(family, "no route any more", <[_]>::is_empty);
+        assert!(established_once(&node.status(family)), "{:?}", node.status(family));
+    }
+}
+
+/// The router's global or link-local address.
+fn next_hop_is(route: &plainroute_speaker::ReceivedRoute, family: Family) -> bool {
+    match route.next_hop_address() {
+        IpAddr::V6(address) if address.is_unicast_link_local() => family == Family::V6,
+        address => address == ip(router_address(family)),
+    }
+}
+
+/// The router asks for everything again and gets it, in the same session.
+pub(crate) fn a_refresh_tells_it_all_again<R: Neighbour>() {
+    let link = Link::new();
+    let mut router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|_| ()));
+    node.initial_sync_done();
+    node.originate(&BOTH, &plain());
+    await_table(&router, &BOTH);
+    for family in FAMILIES {
+        node.await_status(family, "done with End-of-RIB", |status| {
+            status.families.values().any(|family| family.end_of_rib_sent)
+        });
+        let before = (router.heard(family).unwrap(), node.status(family).counters.updates_sent);
+        assert!(router.ask_refresh(family).unwrap());
+        wait_until("the routes to be heard again", DEADLINE, || {
+            let sent = node.status(family).counters.updates_sent;
+            match router.heard(family) {
+                Ok(heard) if heard > before.0 && sent > before.1 => Ok(()),
+                heard => Err(format!("heard {heard:?}, sent {sent}, before {before:?}")),
+            }
+        })
+        .unwrap();
+        assert!(established_once(&node.status(family)), "{:?}", node.status(family));
+    }
+    await_table(&router, &BOTH);
+}
+
+/// The router is restarted by its operator, then crashes: each time it is told everything again.
+pub(crate) fn it_restarts_and_hears_it_all_again<R: Neighbour>() {
+    let link = Link::new();
+    let mut router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|_| ()));
+    node.initial_sync_done();
+    node.originate(&BOTH, &plain());
+    await_table(&router, &BOTH);
+    router.stop().unwrap();
+    FAMILIES.iter().for_each(|family| {
+        node.await_status(*family, "down", |status| status.state != State::Established);
+    });
+    router.start().unwrap();
+    await_table(&router, &BOTH);
+    router.kill();
+    FAMILIES.iter().for_each(|family| {
+        node.await_status(*family, "down", |status| status.state != State::Established);
+    });
+    router.start().unwrap();
+    await_table(&router, &BOTH);
+    await_established(&node, &router);
+}
+
+/// We restart, and no route is lost meanwhile: no NOTIFICATION, R bit, End-of-RIB only when we are complete. What we do
+/// not tell again goes then.
+pub(crate) fn our_restart_keeps_the_routes<R: Neighbour>() {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
+    let graceful = || peers::<R>(|config| config.graceful_restart = Some(GRACEFUL));
+    let mut node = Node::with(&link.ours, graceful());
+    node.originate(&BOTH, &plain());
+    node.initial_sync_done();
+    await_table(&router, &BOTH);
+    for crash in [false, true] {
+        // Before the End-of-RIB a router need not hold us for restartable.
+        FAMILIES.iter().for_each(|family| {
+            node.await_status(*family, "done with End-of-RIB", |status| {
+                status.families.values().any(|family| family.end_of_rib_sent && family.end_of_rib_received)
+            });
+        });
+        if crash {
+            node.crash()
+        } else {
+            node.stop(StopMode::Retain)
+        }
+        for family in FAMILIES {
+            wait_until("the router to see that we are gone", DEADLINE, || {
+                match router.state(ip(our_address(family))) {
+                    Ok(state) if state != "established" => Ok(()),
+                    state => Err(format!("{state:?}")),
+                }
+            })
+            .unwrap();
+            let kept = router.learned(family).unwrap();
+            assert_eq!(ours(&kept, family), [of(family, ONE), of(family, TWO)], "kept while we are away");
+        }
+        node = Node::start(&link.ours, RESTARTED);
+        node.apply(graceful());
+        // Not complete yet: what is missing must stay.
+        node.originate(&ONE, &plain());
+        await_established(&node, &router);
+        FAMILIES.iter().for_each(|family| {
+            node.await_status(*family, "telling the first route", |status| {
+                status.families.values().any(|family| family.advertised == 1)
+            });
+        });
+        await_table(&router, &BOTH);
+        node.originate(&BOTH, &plain());
+        node.initial_sync_done();
+        await_table(&router, &BOTH);
+    }
+    // The negative control to the waiting: complete without TWO, TWO goes.
+    node.stop(StopMode::Retain);
+    let node = Node::start(&link.ours, RESTARTED);
+    node.apply(graceful());
+    node.originate(&ONE, &plain());
+    node.initial_sync_done();
+    await_table(&router, &ONE);
+}
+
+/// The negative control of the restart: where graceful restart was not agreed on, the routes go with the session.
+pub(crate) fn without_graceful_restart_the_routes_go<R: Neighbour>() {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|_| ()));
+    node.initial_sync_done();
+    node.originate(&BOTH, &plain());
+    await_table(&router, &BOTH);
+    node.stop(StopMode::Retain);
+    await_table(&router, &[]);
+}
+
+/// The router crashes and we keep its route until it is back.
+pub(crate) fn its_restart_keeps_its_routes<R: Neighbour>() {
+    let link = Link::new();
+    let mut router = R::launch_as(
+        &link.theirs,
+        Setup { graceful_restart: true, default_routes: true, ..Setup::default() },
+    )
+    .unwrap();
+    let node = Node::with(
+        &link.ours,
+        peers::<R>(|config| {
+            config.graceful_restart = Some(GRACEFUL);
+            accept_default(config);
+        }),
+    );
+    node.initial_sync_done();
+    await_established(&node, &router);
+    for family in FAMILIES {
+        node.await_received(family, "a default route", |routes| routes.iter().any(|route| !route.stale));
+    }
+    router.kill();
+    for family in FAMILIES {
+        node.await_received(family, "a route that is stale", |routes| routes.iter().any(|route| route.stale));
+    }
+    router.start().unwrap();
+    for family in FAMILIES {
+        node.await_received(family, "the route again", |routes| {
+            routes.len() == 1 && routes.iter().all(|route| !route.stale)
+        });
+    }
+}
+
+/// TCP MD5: with another password than the router's never Established, and we say so; with the router's at once.
+pub(crate) fn only_the_right_password_establishes<R: Neighbour>() {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup { password: Some("s3cret"), ..Setup::default() }).unwrap();
+    let with = |password: &'static str| {
+        peers::<R>(|config| config.password = Some(Password::new(password.as_bytes()).unwrap()))
+    };
+    let node = Node::with(&link.ours, with("wrong"));
+    node.initial_sync_done();
+    node.originate(&ONE, &plain());
+    for family in FAMILIES {
+        let status = node.await_status(family, "refused for its password", |status| {
+            let said = status.last_error.as_ref().map(|(error, _)| error.to_lowercase());
+            said.is_some_and(|error| error.contains("md5") || error.contains("password"))
+        });
+        assert_eq!(status.counters.established, 0);
+        assert_ne!(router.state(ip(our_address(family))).unwrap(), "established");
+    }
+    node.apply(with("s3cret"));
+    await_established(&node, &router);
+    await_table(&router, &ONE);
+}
+
+/// We wait, the router connects; then the other way round; then both connect.
+pub(crate) fn either_side_may_connect<R: Neighbour>() {
+    let link = Link::new();
+    let listening = |passive| {
+        peers::<R>(move |config| {
+            config.listen_port = 179;
+            config.passive = passive;
+        })
+    };
+    let node = Node::with(&link.ours, listening(true));
+    node.initial_sync_done();
+    node.originate(&BOTH, &plain());
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    await_table(&router, &BOTH);
+    for family in FAMILIES {
+        let local = node.status(family).local_address.expect("an Established session");
+        assert_eq!(local.port(), 179, "the router connected");
+    }
+    stopped(router);
+    node.apply(peers::<R>(|_| ()));
+    let router = R::launch_as(&link.theirs, Setup { passive: true, ..Setup::default() }).unwrap();
+    await_table(&router, &BOTH);
+    for family in FAMILIES {
+        let remote = node.status(family).remote_address.expect("an Established session");
+        assert_eq!(remote.port(), 179, "we connected");
+    }
+    stopped(router);
+    node.apply(listening(false));
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    await_table(&router, &BOTH);
+    await_established(&node, &router);
+}
+
+/// With an AS that the other side does not expect never Established, whoever notices first, and we say why (RFC 4271
+/// section 6.2).
+pub(crate) fn a_wrong_as_is_refused_and_said<R: Neighbour>() {
+    let link = Link::new();
+    let asn = |number| plainroute_bgp::Asn::new(number).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|config| config.peer_asn = asn(ROUTER_ASN + 1)));
+    node.initial_sync_done();
+    node.originate(&ONE, &plain());
+    let refused = |who: &str, notification: &str| {
+        for family in FAMILIES {
+            let status = node.await_status(family, who, |status| {
+                let said = status.last_error.as_ref().map(|(error, _)| error.to_lowercase());
+                said.is_some_and(|said| said.contains("bad peer as") && said.contains(notification))
+            });
+            assert_eq!(status.counters.established, 0);
+        }
+    };
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    refused("refusing the router's AS", "sent notification");
+    // A router that was refused waits for up to half a minute; a new one does not.
+    stopped(router);
+    let router = R::launch_as(&link.theirs, Setup { our_asn: OUR_ASN + 1, ..Setup::default() }).unwrap();
+    node.apply(peers::<R>(|_| ()));
+    refused("refused for its AS", "received notification");
+    stopped(router);
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    await_established(&node, &router);
+    await_table(&router, &ONE);
+}

@@ -5,31 +5,12 @@ use plainroute_agent::{
     plan::Local,
     source::{Change, Feed, HostLink, SourceName},
 };
-use plainroute_config::{Kind, Object};
-use serde_json::Value;
+use plainroute_config::{Input, Kind, Object, load_inputs};
 
-/// The objects of a YAML text with one document each.
+/// The objects of a YAML text, read by the loader that reads every config.
 pub(crate) fn objects(yaml: &str) -> Vec<Object> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("YAML");
-    documents.into_iter().map(object).collect()
-}
-
-fn object(document: Value) -> Object {
-    fn parse<T: serde::de::DeserializeOwned + Into<Object>>(document: Value) -> Object {
-        let text = document.to_string();
-        serde_json::from_value::<T>(document).unwrap_or_else(|error| panic!("{error}: {text}")).into()
-    }
-    let kind = document["kind"].as_str().and_then(Kind::from_name).expect("a kind of the contract");
-    match kind {
-        Kind::AgentConfig => parse::<plainroute_config::AgentConfig>(document),
-        Kind::BgpPeer => parse::<plainroute_config::BgpPeer>(document),
-        Kind::BgpAdvertisement => parse::<plainroute_config::BgpAdvertisement>(document),
-        Kind::IpPool => parse::<plainroute_config::IpPool>(document),
-        Kind::Egress => parse::<plainroute_config::Egress>(document),
-        Kind::Pod => parse::<plainroute_config::Pod>(document),
-        Kind::Namespace => parse::<plainroute_config::Namespace>(document),
-        Kind::Node => parse::<plainroute_config::Node>(document),
-    }
+    let loaded = load_inputs(&[Input::Stdin(yaml.into())]).unwrap_or_else(|errors| panic!("{errors}"));
+    loaded.objects.into_iter().map(|located| located.object).collect()
 }
 
 /// The complete set of a source.

@@ -40,11 +40,25 @@ pub struct Step {
     /// For how long all of them must go on to hold, once they did.
     #[serde(default)]
     stays_milliseconds: u64,
-    /// Names the time from the end of the actions until the last expectation held, for the table of figures.
+    /// Names a time that is worth a line in the table of figures: from the end of the actions until...
     pub figure: Option<String>,
+    /// ... the first or the last expectation held.
+    #[serde(default)]
+    pub until: Until,
     /// Commands whose output the demo shows.
     #[serde(default)]
     pub show: Vec<Line>,
+}
+
+/// Where a figure ends.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Until {
+    /// When the first expectation of the list held.
+    First,
+    /// When all did.
+    #[default]
+    Last,
 }
 
 /// A shell line on a node.

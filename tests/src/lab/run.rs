@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::expect::{Action, Expect, Expectations, Step};
+use super::expect::{Action, Expect, Expectations, Step, Until};
 use super::probe::{Count, Running};
 use super::{Image, Lab};
 
@@ -40,7 +40,7 @@ pub struct StepReport {
     /// What `milliseconds` measures, where that is worth a figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub figure: Option<String>,
-    /// From the end of the actions until the last expectation held.
+    /// From the end of the actions until the first or the last expectation held, as the step says.
     pub milliseconds: u64,
     /// What the probes counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -117,10 +117,12 @@ fn take(lab: &Lab, step: &Step, found: &mut StepReport, audience: &mut dyn Audie
         audience.done(action);
     }
     let start = Instant::now();
-    for expect in &step.expect {
+    for (index, expect) in step.expect.iter().enumerate() {
         await_expect(lab, expect, start, step.within())?;
         let after = start.elapsed();
-        found.milliseconds = u64::try_from(after.as_millis())?;
+        if index == 0 || step.until == Until::Last {
+            found.milliseconds = u64::try_from(after.as_millis())?;
+        }
         audience.held(expect, after);
     }
     audience.show(lab, step);

@@ -291,6 +291,16 @@ fn prefixes_that_cannot_be_read_reset() {
 }
 
 #[test]
+fn a_multicast_prefix_is_ignored_alone() {
+    let list = attribute_octets(&valid(&EXTERNAL));
+    let (update, findings) = decode_parts(&[], &list, &[8, 225, 8, 10, 32, 239, 0, 0, 1], &EXTERNAL).unwrap();
+    assert_eq!((announced(&update), withdrawn(&update)), (prefixes(&["10.0.0.0/8"]), vec![]));
+    assert_eq!(strongest(&findings), Verdict::IgnorePrefix);
+    let (update, _) = decode_parts(&[], &list, &[8, 225], &EXTERNAL).unwrap();
+    assert_eq!(update.reach, []);
+}
+
+#[test]
 fn a_fault_without_a_prefix_to_withdraw_resets() {
     // Section 5.2: attributes, none of them MP_UNREACH_NLRI, and nothing reachable.
     let bad_med = attribute_octets(&[(0x80, 4, vec![1])]);

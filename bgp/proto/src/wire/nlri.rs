@@ -51,6 +51,17 @@ impl Nlri {
         octets(self.prefix.length()).saturating_add(1).saturating_add(path_id)
     }
 
+    /// Whether packets to the prefix could be routed by it: not within multicast space, nor link-local.
+    pub(super) fn is_unicast(&self) -> bool {
+        let length = self.prefix.length();
+        match self.prefix.address() {
+            IpAddr::V4(address) => length < 4 || !address.is_multicast(),
+            IpAddr::V6(address) => {
+                (length < 8 || !address.is_multicast()) && (length < 10 || !address.is_unicast_link_local())
+            }
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut BytesMut) {
         if let Some(path_id) = self.path_id {
             out.put_u32(path_id);
@@ -116,6 +127,17 @@ mod tests {
         assert_eq!(&out[..], [0, 8, 10, 9, 10, 128, 32, 192, 0, 2, 1]);
         assert_eq!(out.len(), all.iter().map(Nlri::encoded_length).sum::<usize>());
         assert_eq!(v4(&out), Ok(all));
+    }
+
+    #[test]
+    fn multicast_and_link_local_prefixes_are_told() {
+        let unicast = |text: &str| Nlri::from(text.parse::<Prefix>().unwrap()).is_unicast();
+        for text in ["0.0.0.0/0", "224.0.0.0/3", "240.0.0.0/4", "::/0", "fe00::/7", "fe80::/9", "fd00::/8"] {
+            assert!(unicast(text), "{text}");
+        }
+        for text in ["224.0.0.0/4", "239.1.2.3/32", "ff00::/8", "ff02::1/128", "fe80::/10", "fe80::1/128"] {
+            assert!(!unicast(text), "{text}");
+        }
     }
 
     #[test]

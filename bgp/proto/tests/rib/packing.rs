@@ -153,8 +153,9 @@ fn a_full_socket_takes_one_message_at_a_time() {
 
 fn any_prefix() -> impl Strategy<Value = Prefix> {
     prop_oneof![
-        (any::<u32>(), 0..=32_u8).prop_map(|(bits, length)| Prefix::v4(bits.into(), length).unwrap()),
-        (any::<u128>(), 0..=128_u8).prop_map(|(bits, length)| Prefix::v6(bits.into(), length).unwrap()),
+        (0..0xe000_0000_u32, 0..=32_u8).prop_map(|(bits, length)| Prefix::v4(bits.into(), length).unwrap()),
+        (0..0xfe00_u128 << 112, 0..=128_u8)
+            .prop_map(|(bits, length)| Prefix::v6(bits.into(), length).unwrap()),
     ]
 }
 

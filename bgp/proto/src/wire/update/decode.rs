@@ -3,7 +3,7 @@ use std::{mem, sync::Arc};
 
 use nom::{Parser, multi::length_data, number::complete::be_u16};
 
-use super::{Decoded, Reach, Unreach, Update, Verdict};
+use super::{Decoded, Finding, Reach, Unreach, Update, Verdict};
 use crate::{
     AfiSafi,
     wire::{
@@ -41,10 +41,13 @@ pub(in crate::wire) fn decode(body: &[u8], context: &CodecContext) -> Decoded {
             Some(None) => true,
             Some(Some(reach)) => !reach.nlri.is_empty(),
         };
-    let update = Update { end_of_rib, ..assemble(&mut list, withdrawn, nlri) };
+    let mut update = Update { end_of_rib, ..assemble(&mut list, withdrawn, nlri) };
     let strongest = list.findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
     match strongest {
-        Verdict::Ok | Verdict::DiscardAttribute => Ok((update, list.findings)),
+        Verdict::Ok | Verdict::IgnorePrefix | Verdict::DiscardAttribute => {
+            list.findings.extend(ignore_senseless(&mut update));
+            Ok((update, list.findings))
+        }
         // RFC 7606 section 5.2: attributes without a prefix mean that we may have failed to find the prefixes.
         Verdict::TreatAsWithdraw if !announces && list.has_more_than_unreach() => {
             let otherwise = Notification::update(error::MALFORMED_ATTRIBUTE_LIST, &[]);
@@ -112,6 +115,19 @@ fn assemble(list: &mut AttributeList, withdrawn: Vec<Nlri>, nlri: Vec<Nlri>) -> 
     let attributes = mem::take(&mut list.attributes);
     let attributes = if reach.is_empty() { Arc::default() } else { Arc::new(attributes) };
     Update { unreach, reach, attributes, end_of_rib: None }
+}
+
+/// A prefix that no unicast route can have is ignored alone (RFC 4271 section 6.3).
+fn ignore_senseless(update: &mut Update) -> Option<Finding> {
+    let announced = |update: &Update| update.reach.iter().map(|reach| reach.nlri.len()).sum::<usize>();
+    let before = announced(update);
+    for reach in &mut update.reach {
+        reach.nlri.retain(Nlri::is_unicast);
+    }
+    let reason = "multicast or link-local prefix among unicast ones (RFC 4271 section 6.3)";
+    let ignored = announced(update) < before;
+    update.reach.retain(|reach| !reach.nlri.is_empty());
+    ignored.then_some(Finding { verdict: Verdict::IgnorePrefix, attribute: 0, reason })
 }
 
 /// RFC 7606 section 2: as if the announced prefixes had been withdrawn.

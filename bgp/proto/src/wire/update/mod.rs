@@ -61,6 +61,8 @@ impl Update {
 pub enum Verdict {
     /// Nothing wrong.
     Ok,
+    /// Prefixes that make no sense were left out, the others stand (RFC 4271 section 6.3).
+    IgnorePrefix,
     /// The attribute was dropped, the routes stand.
     DiscardAttribute,
     /// The routes were turned into withdrawals.

@@ -16,7 +16,10 @@ use super::{
     negotiated::local_open,
     timer::{Jitter, Timer, TimerTable},
 };
-use crate::wire::{Open, encode_keepalive};
+use crate::{
+    Families,
+    wire::{Open, encode_keepalive},
+};
 
 /// How long a connected peer may wait with its OPEN. RFC 4271 section 8.2.2 suggests four minutes; a minute is
 /// large enough for any router and frees the peer's address sooner from a connection that nobody answers.
@@ -113,7 +116,10 @@ impl Connection {
                     shared.counters.established += 1;
                     shared.events.extend(self.id.map(|id| Event::Established(id, negotiated)));
                 }
-                Effect::Update(update, findings) => {
+                Effect::Update(mut update, findings) => {
+                    // RFC 4760 section 6: routes of a family that was not agreed on are ignored.
+                    let families = self.phase.negotiated().map_or(Families::NONE, |n| n.families);
+                    update.retain_families(families);
                     shared.counters.updates_received += 1;
                     shared.counters.malformed_updates += u64::from(!findings.is_empty());
                     shared.events.push_back(Event::Update(update, findings));

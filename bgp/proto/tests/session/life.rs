@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use plainroute_bgp::{
-    AfiSafi, HoldTime,
+    AfiSafi, Families, HoldTime, Prefix,
     session::{Action, DownReason, Event, Session, SessionConfig, State},
-    wire::Notification,
+    wire::{CodecContext, Notification, write_withdraw},
 };
 
 use crate::pair::{A, B, Pair, config, shutdown};
@@ -333,6 +333,36 @@ fn an_update_is_handed_on_even_when_it_comes_octet_by_octet() {
         |event| matches!(event, Event::Update(update, _) if update.end_of_rib == Some(AfiSafi::Ipv4Unicast)),
     );
     assert_eq!(markers.count(), 1);
+}
+
+/// RFC 4760 section 6: what a peer sends of a family that was not agreed on is ignored.
+#[test]
+fn a_family_that_was_not_agreed_on_is_ignored() {
+    let withdrawal = |prefix: Prefix| {
+        let mut bytes = BytesMut::new();
+        assert_eq!(write_withdraw(prefix.family(), [prefix], &CodecContext::default(), &mut bytes), 1);
+        bytes
+    };
+    let v4: Prefix = "192.0.2.0/24".parse().unwrap();
+    let v6: Prefix = "2001:db8::/32".parse().unwrap();
+    for (families, seen) in
+        [(Families::ALL, vec![v4, v6]), (Families::from_iter([AfiSafi::Ipv4Unicast]), vec![v4])]
+    {
+        let mut pair = Pair::new(SessionConfig { families, ..config(1, 2, 10) }, config(2, 1, 20));
+        pair.start_both();
+        pair.run_until(SECOND, Pair::established);
+        pair.inject(A, &withdrawal(v4));
+        pair.inject(A, &withdrawal(v6));
+        pair.run_for(SECOND);
+        let updates = pair.a().events.iter().filter_map(|event| match event {
+            Event::Update(update, _) => Some(&update.unreach),
+            _ => None,
+        });
+        let withdrawn: Vec<Prefix> =
+            updates.flatten().flat_map(|unreach| &unreach.nlri).map(|nlri| nlri.prefix).collect();
+        assert_eq!(withdrawn, seen, "{families:?}");
+        assert!(pair.established());
+    }
 }
 
 #[test]

@@ -127,6 +127,9 @@ fn ignore_senseless(update: &mut Update) -> Option<Finding> {
     let reason = "multicast or link-local prefix among unicast ones (RFC 4271 section 6.3)";
     let ignored = announced(update) < before;
     update.reach.retain(|reach| !reach.nlri.is_empty());
+    if update.reach.is_empty() {
+        update.attributes = Arc::default();
+    }
     ignored.then_some(Finding { verdict: Verdict::IgnorePrefix, attribute: 0, reason })
 }
 

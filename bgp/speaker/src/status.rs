@@ -115,7 +115,8 @@ pub(crate) struct Record {
     last_error: Option<(String, SystemTime)>,
     session: Option<EstablishedSession>,
     router_id: Option<RouterId>,
-    interface: Option<String>,
+    /// Over which the last session ran.
+    pub(crate) interface: Option<String>,
     /// Of sessions before the present one.
     former: SessionCounters,
     pub(crate) updates_sent: u64,
@@ -123,9 +124,9 @@ pub(crate) struct Record {
 
 #[derive(Debug)]
 struct EstablishedSession {
-    local: SocketAddr,
-    remote: SocketAddr,
     negotiated: Arc<Negotiated>,
+    /// Ours and the peer's.
+    ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Record {
@@ -158,18 +159,19 @@ impl Record {
 
     pub(crate) fn set_established(
         &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        interface: Option<String>,
+        ends: Option<(SocketAddr, SocketAddr)>,
         negotiated: &Arc<Negotiated>,
     ) {
         self.router_id = Some(negotiated.peer_open.router_id);
-        self.interface = interface;
-        self.session = Some(EstablishedSession { local, remote, negotiated: Arc::clone(negotiated) });
+        self.session = Some(EstablishedSession { negotiated: Arc::clone(negotiated), ends });
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.session.as_ref().map(|session| session.local)
+        self.ends().map(|(local, _)| local)
+    }
+
+    fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.session.as_ref()?.ends
     }
 
     pub(crate) fn clear_established(&mut self) -> Option<Arc<Negotiated>> {
@@ -188,8 +190,7 @@ impl Record {
         inbound: &Inbound,
         outbound: &Outbound,
     ) -> PeerView {
-        let established = self.session.as_ref();
-        let negotiated = established.map(|session| &session.negotiated);
+        let negotiated = self.session.as_ref().map(|session| &session.negotiated);
         let family = |family: AfiSafi| {
             let status = FamilyStatus {
                 negotiated: negotiated.is_some_and(|negotiated| negotiated.families.contains(family)),
@@ -216,8 +217,8 @@ impl Record {
             last_error: self.last_error.clone(),
             blocked: config.blocked.clone(),
             negotiated: negotiated.cloned(),
-            local_address: established.map(|session| session.local),
-            remote_address: established.map(|session| session.remote),
+            local_address: self.ends().map(|(local, _)| local),
+            remote_address: self.ends().map(|(_, remote)| remote),
             families: config.families.iter().map(family).collect(),
             counters: Counters {
                 established: counted.established,

@@ -7,6 +7,7 @@
 mod collision;
 mod config;
 mod connection;
+mod damping;
 mod event;
 mod fsm;
 #[cfg(test)]
@@ -15,11 +16,7 @@ mod negotiated;
 mod state;
 mod timer;
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 
@@ -30,19 +27,13 @@ pub use state::State;
 
 use crate::{
     AfiSafi,
-    wire::{CeaseReason, CodecContext, Frame, Message, Notification, Open, RouteRefresh, iana::error},
+    wire::{CodecContext, Frame, Message, Notification, Open, RouteRefresh, iana::error},
 };
 use collision::{Identity, Initiator, winner};
-use connection::{Connection, Ended, Shared};
+use connection::{Connection, Shared};
+use damping::Damping;
 use fsm::{Input, Phase};
 use timer::{Jitter, Timer};
-
-/// An Established session that lasted this long was no quick failure.
-const STABLE: Duration = Duration::from_secs(10);
-/// The first hold-off; each quick failure after the second doubles it.
-const IDLE_HOLD_FIRST: Duration = Duration::from_millis(250);
-/// The longest hold-off. Low, since a peer that comes back is worth more than a few packets.
-const IDLE_HOLD_MAX: Duration = Duration::from_secs(8);
 
 /// What a session counts, over all its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,8 +60,7 @@ pub struct Session {
     /// A connection that the peer opened beside it; becomes `main` as soon as it is further along.
     second: Option<Connection>,
     started: bool,
-    /// Failures in a row that came quickly.
-    failures: u32,
+    damping: Damping,
     reported: State,
     shared: Shared,
 }
@@ -82,7 +72,7 @@ impl Session {
             main: Connection::new(Initiator::Local, Phase::Idle, None),
             second: None,
             started: false,
-            failures: 0,
+            damping: Damping::default(),
             reported: State::Idle,
             shared: Shared {
                 restarting: config.restarting,
@@ -108,7 +98,7 @@ impl Session {
     /// Ends all connections as `reason` says and stays down until it is started again.
     pub fn handle_stop(&mut self, now: Instant, reason: StopReason) {
         self.started = false;
-        self.failures = 0;
+        self.damping = Damping::default();
         if let Some(mut second) = self.second.take() {
             second.drive(now, Input::Stop(reason.clone()), &mut self.shared);
         }
@@ -368,7 +358,7 @@ impl Session {
         let ended = self.main.drive(now, input, &mut self.shared);
         self.report_state();
         if let Some(ended) = ended.filter(|_| self.main.phase == Phase::Idle && self.started) {
-            let delay = self.hold_off(&ended);
+            let delay = self.damping.hold_off(&ended, &mut self.shared.jitter);
             self.main.timers.set(Timer::IdleHold, now + delay);
         }
     }
@@ -381,42 +371,6 @@ impl Session {
             }
             self.report_state();
         }
-    }
-
-    /// How long our own attempts pause after this end.
-    fn hold_off(&mut self, ended: &Ended) -> Duration {
-        match &ended.reason {
-            // The peer's new connection takes over.
-            DownReason::PeerRestarted => return Duration::ZERO,
-            // The other connection takes over; should it die too, jitter keeps the next two from colliding.
-            DownReason::Collision => return self.shared.jitter.apply(IDLE_HOLD_FIRST),
-            DownReason::NotificationReceived(n)
-                if n.cease_reason() == Some(CeaseReason::ConnectionCollision) =>
-            {
-                return self.shared.jitter.apply(IDLE_HOLD_FIRST);
-            }
-            // RFC 5492 section 3: saying the same again at once leads nowhere.
-            DownReason::NotificationSent(n) | DownReason::NotificationReceived(n)
-                if is_about_capabilities(n) =>
-            {
-                return IDLE_HOLD_MAX;
-            }
-            DownReason::Stopped(_)
-            | DownReason::NotificationSent(_)
-            | DownReason::NotificationReceived(_)
-            | DownReason::ConnectionLost
-            | DownReason::SendHoldTimerExpired => {}
-        }
-        if ended.established_for.is_some_and(|lasted| lasted >= STABLE) {
-            self.failures = 0;
-        }
-        self.failures = self.failures.saturating_add(1);
-        let delay = match self.failures {
-            0 | 1 => return Duration::ZERO,
-            // The shift is bounded so that the product is.
-            quick => IDLE_HOLD_FIRST * (1 << (quick - 2).min(8)),
-        };
-        self.shared.jitter.apply(delay.min(IDLE_HOLD_MAX))
     }
 
     /// Makes the connection that is further along the main one, and starts again what may start again.
@@ -456,12 +410,4 @@ fn error_input(notification: Notification) -> Input {
         error::UPDATE | error::ROUTE_REFRESH => Input::UpdateError(notification),
         _ => Input::HeaderError(notification),
     }
-}
-
-fn is_about_capabilities(notification: &Notification) -> bool {
-    notification.code == error::OPEN
-        && matches!(
-            notification.subcode,
-            error::UNSUPPORTED_CAPABILITY | error::UNSUPPORTED_OPTIONAL_PARAMETER
-        )
 }

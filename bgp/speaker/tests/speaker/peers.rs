@@ -1,11 +1,23 @@
 //! Peers that come, change and go, and what each change costs.
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use plainroute_bgp::{HoldTime, session::State};
+use bytes::BytesMut;
+use plainroute_bgp::{
+    AfiSafi, Families, HoldTime, RouterId,
+    rib::{AdjRibOut, Route},
+    session::State,
+    wire::{
+        AsPath, AsPathSegment, Capability, CodecContext, NextHop, Notification, Open, PathAttributes,
+        SegmentKind, encode_keepalive,
+    },
+};
 use plainroute_speaker::{ApplyError, Effect, Password, PeerChange, PeerConfig, PeerStatus, StopMode};
-use tokio::{io::AsyncReadExt, net::TcpSocket};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
 
-use crate::network::{Node, free_port, pair, within_deadline};
+use crate::network::{Node, free_port, pair, prefix, within_deadline};
 
 #[tokio::test]
 async fn peers_come_change_and_go_without_touching_the_others() {
@@ -104,6 +116,41 @@ async fn a_connection_from_elsewhere_is_closed_unanswered() {
     let _ = within_deadline(stranger.read_to_end(&mut said)).await;
     assert_eq!(said, [0; 0]);
     assert_eq!(b.established(&a).await.counters.established, 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_within_one_read_leaves_nothing_behind() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    b.peers([(&a, b.waits_for(&a))]).await;
+    let open = Open {
+        asn: a.asn(),
+        hold_time: HoldTime::DEFAULT,
+        router_id: RouterId::new(1).unwrap(),
+        capabilities: vec![Capability::FourOctetAsn(a.asn())],
+    };
+    // A's whole life at once: routes, and a NOTIFICATION behind them.
+    let mut bytes = BytesMut::new();
+    open.encode(&mut bytes);
+    encode_keepalive(&mut bytes);
+    let mut rib = AdjRibOut::new();
+    let as_path =
+        AsPath { segments: vec![AsPathSegment { kind: SegmentKind::Sequence, asns: vec![a.asn()] }] };
+    let attributes = PathAttributes { as_path, ..PathAttributes::default() };
+    let IpAddr::V4(address) = a.address() else { unreachable!("nodes have IPv4 addresses") };
+    rib.set_desired(prefix("10.1.0.0/28"), Some(Route::new(attributes, NextHop::V4(address))));
+    rib.session_up(Families::ALL);
+    while rib.poll_update(&CodecContext::default(), &mut bytes) {}
+    Notification::bare(6, 4).encode(&mut bytes);
+
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((a.address(), 0).into()).unwrap();
+    let mut stream = socket.connect((b.address(), b.port).into()).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let status = b.status(&a, |status| status.counters.lost == 1).await;
+    assert_eq!((status.counters.established, status.counters.updates_received), (1, 1));
+    assert_eq!(status.families[&AfiSafi::Ipv4Unicast].accepted, 0);
+    b.learned_prefixes(&[]).await;
+    assert!(b.speaker.received(&a.name()).await.is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,216 @@
+//! The peer's task between two waits: what the session asks for is done, what happened is taken in, and what is
+//! pending is packed and written. Nothing in here awaits.
+use std::{sync::Arc, time::Duration};
+
+use plainroute_bgp::{
+    rib::PrefixLimit,
+    session::{Action, ConnectionId, DownReason, Event, Negotiated, State, StopReason},
+    wire::CeaseReason,
+};
+use tracing::{debug, info, warn};
+
+use super::{Attempt, Peer, now};
+use crate::{
+    connection::{Ready, linger},
+    next_hop::{interface_addresses, owner},
+    socket,
+};
+
+/// So much waits for TCP at most before more is packed.
+const OUTPUT_HIGH: usize = 64 * 1024;
+/// How long a peer that sent too many prefixes stays down.
+const MAX_PREFIX_PAUSE: Duration = Duration::from_secs(60);
+
+impl Peer {
+    /// Does what the session asks for and takes in what happened.
+    pub(super) fn drain(&mut self) {
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                match action {
+                    Action::Connect(id) => self.connect(id),
+                    Action::Send(id, bytes) => {
+                        if let Some((_, connection)) =
+                            self.connections.iter_mut().find(|(other, _)| *other == id)
+                        {
+                            connection.output.extend_from_slice(&bytes);
+                        }
+                    }
+                    Action::Close(id) => self.close(id),
+                }
+            }
+            let Some(event) = self.session.poll_event() else { return };
+            self.note(event);
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(attempt) = self.attempt.take_if(|attempt| attempt.id == id) {
+            let hint = if self.config.password.is_some() { " (is the password the same there?)" } else { "" };
+            let text = format!("no answer from {}{hint}", attempt.remote);
+            if self.record.set_error(text.clone()) {
+                warn!(peer = %self.name, reason = %text, "no session");
+            }
+        }
+        if let Some(place) = self.connections.iter().position(|(other, _)| *other == id) {
+            let (_, connection) = self.connections.swap_remove(place);
+            self.lingering.spawn(linger(connection));
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::StateChanged { from, to } => {
+                self.record.set_state(to, now());
+                // An absent peer goes round these for ever; that is no news.
+                if from.max(to) < State::OpenSent {
+                    debug!(peer = %self.name, %from, %to, "session");
+                } else {
+                    info!(peer = %self.name, %from, %to, "session");
+                }
+            }
+            Event::Established(id, negotiated) => self.established(id, &negotiated),
+            Event::Down(reason) => self.down(&reason),
+            Event::Failed(reason) => {
+                let connecting = self.connect_error.take().filter(|_| reason == DownReason::ConnectionLost);
+                let text = connecting.unwrap_or_else(|| reason.to_string());
+                // Said once, however often it is tried.
+                if self.record.set_error(text.clone()) {
+                    warn!(peer = %self.name, reason = %text, "no session");
+                }
+            }
+            Event::Update(update, findings) => {
+                for finding in findings {
+                    warn!(
+                        peer = %self.name, attribute = finding.attribute, verdict = ?finding.verdict,
+                        reason = finding.reason, "malformed UPDATE"
+                    );
+                }
+                match self.inbound.apply(&update) {
+                    Some(PrefixLimit::Near { count, limit }) => {
+                        warn!(peer = %self.name, count, limit, "80 % of the accepted prefixes are reached");
+                    }
+                    Some(PrefixLimit::Exceeded { limit }) => self.too_many_prefixes(limit),
+                    None => {}
+                }
+            }
+            Event::RefreshRequested(family) => {
+                info!(peer = %self.name, %family, "the peer asks for all routes again");
+                self.outbound.refresh(family);
+            }
+        }
+    }
+
+    fn too_many_prefixes(&mut self, limit: u32) {
+        let text = format!("more than {limit} prefixes; down for {} s", MAX_PREFIX_PAUSE.as_secs());
+        warn!(peer = %self.name, limit, "the peer sent more prefixes than it may");
+        self.session.handle_stop(now(), StopReason::Cease(CeaseReason::MaxPrefixes, text.clone()));
+        self.record.set_error(text);
+        self.resume_at = Some(now() + MAX_PREFIX_PAUSE);
+    }
+
+    fn established(&mut self, id: ConnectionId, negotiated: &Arc<Negotiated>) {
+        let connection = self.connections.iter().find(|(other, _)| *other == id);
+        let ends =
+            connection.and_then(|(_, c)| Some((c.stream.local_addr().ok()?, c.stream.peer_addr().ok()?)));
+        self.record.set_established(ends, negotiated);
+        self.inbound.session_up(now(), &self.config, negotiated);
+        // Without its ends the connection is lost already, and the event that says so is next.
+        let Some((local, remote)) = ends else { return };
+        let addresses = interface_addresses().unwrap_or_else(|error| {
+            warn!(peer = %self.name, %error, "cannot list interface addresses for next hops");
+            Vec::new()
+        });
+        let interface = self.config.interface.clone();
+        self.record.interface = interface.or_else(|| owner(local.ip(), &addresses).map(str::to_owned));
+        self.outbound.session_up(&self.config, negotiated, local.ip(), &addresses);
+        info!(
+            peer = %self.name, %local, %remote, families = ?negotiated.families,
+            hold_time = %negotiated.hold_time, "established"
+        );
+        for family in negotiated.families.iter() {
+            if let Some(reason) = self.outbound.not_advertised(family) {
+                warn!(peer = %self.name, %family, %reason, "not advertised");
+            }
+        }
+    }
+
+    fn down(&mut self, reason: &DownReason) {
+        if let Some(negotiated) = self.record.clear_established() {
+            self.inbound.session_down(now(), reason, &negotiated);
+        }
+        self.outbound.session_down();
+        match reason {
+            DownReason::Stopped(_) => info!(peer = %self.name, %reason, "session ended"),
+            _ => {
+                self.record.set_error(reason.to_string());
+                warn!(peer = %self.name, %reason, "session lost");
+            }
+        }
+    }
+
+    /// Packs and writes until TCP is full or there is nothing left to say.
+    pub(super) fn flush(&mut self) {
+        let established = self.session.established().map(|(id, negotiated)| (id, Arc::clone(negotiated)));
+        let mut broken = Vec::new();
+        for (id, connection) in &mut self.connections {
+            let negotiated =
+                established.as_ref().filter(|(other, _)| other == id).map(|(_, negotiated)| negotiated);
+            loop {
+                if let Some(negotiated) = negotiated {
+                    while connection.output.len() < OUTPUT_HIGH
+                        && self.outbound.poll_update(negotiated, &mut connection.output)
+                    {
+                        self.record.updates_sent += 1;
+                    }
+                }
+                match connection.write() {
+                    Ok(true) if negotiated.is_some() => self.session.handle_sent(now()),
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => {
+                        broken.push(*id);
+                        break;
+                    }
+                }
+            }
+        }
+        for id in broken {
+            // What the peer said last, a NOTIFICATION perhaps, is still to be read.
+            self.read(id, Ready { read: true, write: false });
+            self.session.handle_closed(now(), id);
+            self.connections.retain(|(other, _)| *other != id);
+            self.drain();
+        }
+        let complete = established.is_some_and(|(_, negotiated)| {
+            negotiated.families.iter().all(|family| self.outbound.rib().end_of_rib_sent(family))
+        });
+        if complete {
+            // Every route is told: the restart, if there was one, is over (RFC 4724 section 4.1).
+            self.speaker.restarting = false;
+            self.session.handle_restart_complete();
+        }
+    }
+
+    /// Whether everything desired was handed to TCP, or there is no session to hand it to.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.session.established().is_none_or(|(id, _)| {
+            let connection = self.connections.iter().find(|(other, _)| *other == id);
+            self.outbound.rib().pending_empty() && connection.is_none_or(|(_, c)| c.output.is_empty())
+        })
+    }
+
+    fn connect(&mut self, id: ConnectionId) {
+        match socket::connecting(&self.config) {
+            Ok((socket, remote)) => {
+                self.attempt = Some(Attempt { id, remote, stream: Box::pin(socket.connect(remote)) });
+            }
+            Err(error) => self.connect_failed(id, error.to_string()),
+        }
+    }
+
+    pub(super) fn connect_failed(&mut self, id: ConnectionId, error: String) {
+        let port = self.config.peer_port;
+        self.connect_error = Some(format!("cannot connect to {} port {port}: {error}", self.config.source()));
+        self.session.handle_connect_failed(now(), id);
+    }
+}

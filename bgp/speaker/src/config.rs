@@ -98,7 +98,8 @@ pub struct ImportRule {
 pub struct SpeakerConfig {
     /// This process replaces one whose routes the peers may still hold: R bit in the first OPENs (RFC 4724).
     pub restarting: bool,
-    /// The families whose forwarding state survived, so routes of ours still stand in the kernel: F bits.
+    /// The families whose forwarding state survived from before this process, so routes of ours still stand in the
+    /// kernel: F bits until a peer was told everything. None after a boot of the host.
     pub forwarding_preserved: Families,
 }
 

@@ -35,7 +35,7 @@ pub struct SessionConfig {
     pub graceful_restart: Option<GracefulRestartConfig>,
     /// R bit of our OPENs: we have restarted and the routes are not all sent yet (RFC 4724 section 3).
     pub restarting: bool,
-    /// F bits: the families whose forwarding state survived our restart.
+    /// F bits, until all routes are sent: the families whose forwarding state survived from before this process.
     pub forwarding_preserved: Families,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950).
     pub extended_next_hop: bool,

@@ -32,7 +32,6 @@ const SEND_HOLD_MIN: Duration = Duration::from_secs(8 * 60);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: SessionConfig,
-    pub(super) restarting: bool,
     pub(super) jitter: Jitter,
     pub(super) next_id: u64,
     pub(super) actions: VecDeque<Action>,
@@ -100,7 +99,7 @@ impl Connection {
                     shared.actions.push_back(Action::Connect(id));
                 }
                 Effect::SendOpen => {
-                    let open = local_open(&shared.config, shared.restarting);
+                    let open = local_open(&shared.config);
                     shared.send(self.id, |out| open.encode(out));
                     self.local_open = Some(open);
                 }

@@ -26,7 +26,7 @@ pub use negotiated::Negotiated;
 pub use state::State;
 
 use crate::{
-    AfiSafi,
+    AfiSafi, Families,
     wire::{CodecContext, Frame, Message, Notification, Open, RouteRefresh, iana::error},
 };
 use collision::{Identity, Initiator, winner};
@@ -75,7 +75,6 @@ impl Session {
             damping: Damping::default(),
             reported: State::Idle,
             shared: Shared {
-                restarting: config.restarting,
                 jitter: Jitter::new(config.jitter_seed),
                 config,
                 next_id: 0,
@@ -197,10 +196,12 @@ impl Session {
         }
     }
 
-    /// End-of-RIB went out for every family: our restart is over, and the next OPEN has no R bit (RFC 4724).
-    /// Until then it has one, however often the session is lost in between.
+    /// End-of-RIB went out for every family: our start or restart is over (RFC 4724). From now on a session that is
+    /// lost is no restart, and forwarding goes on meanwhile: the next OPEN has no R bit and every F bit. Until then
+    /// both are as configured, however often the session is lost in between.
     pub fn handle_restart_complete(&mut self) {
-        self.shared.restarting = false;
+        self.shared.config.restarting = false;
+        self.shared.config.forwarding_preserved = Families::ALL;
     }
 
     /// Takes those settings that need no new session: passive, connect retry, keepalive and send hold time. The

@@ -98,20 +98,19 @@ impl Negotiated {
     }
 }
 
-/// Our OPEN. `restarting` is the R bit.
-pub(super) fn local_open(config: &SessionConfig, restarting: bool) -> Open {
+/// Our OPEN.
+pub(super) fn local_open(config: &SessionConfig) -> Open {
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::MultiProtocol).collect();
     capabilities.push(Capability::RouteRefresh);
     if config.extended_next_hop && config.families.contains(AfiSafi::Ipv4Unicast) {
         capabilities.push(Capability::ExtendedNextHop(vec![AfiSafi::Ipv4Unicast]));
     }
     if let Some(graceful) = config.graceful_restart {
-        // Without a restart forwarding went on all the time; after one it is what the configuration says.
-        let preserved = if restarting { config.forwarding_preserved } else { Families::ALL };
+        let preserved = config.forwarding_preserved;
         let family =
             |family| GracefulRestartFamily { family, forwarding_preserved: preserved.contains(family) };
         capabilities.push(Capability::GracefulRestart(GracefulRestart {
-            restarting,
+            restarting: config.restarting,
             notification: graceful.notification,
             restart_time: graceful.restart_time.min(4095),
             families: config.families.iter().map(family).collect(),
@@ -141,7 +140,7 @@ mod tests {
     }
 
     fn negotiate(ours: &SessionConfig, theirs: &SessionConfig) -> Result<Negotiated, Notification> {
-        Negotiated::new(ours, &local_open(ours, ours.restarting), local_open(theirs, theirs.restarting))
+        Negotiated::new(ours, &local_open(ours), local_open(theirs))
     }
 
     fn subcode(result: Result<Negotiated, Notification>) -> (u8, u8) {
@@ -172,9 +171,9 @@ mod tests {
     #[test]
     fn a_peer_without_capabilities_speaks_ipv4_with_two_octet_as_numbers() {
         let ours = config(1, 2, 1);
-        let mut open = local_open(&config(2, 1, 2), false);
+        let mut open = local_open(&config(2, 1, 2));
         open.capabilities.clear();
-        let agreed = Negotiated::new(&ours, &local_open(&ours, false), open).unwrap();
+        let agreed = Negotiated::new(&ours, &local_open(&ours), open).unwrap();
         assert_eq!(agreed.families, Families::from_iter([AfiSafi::Ipv4Unicast]));
         assert!(!agreed.context.four_octet_asn && !agreed.route_refresh);
     }
@@ -194,21 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn restart_bits_follow_what_happened() {
-        let graceful = GracefulRestartConfig { restart_time: 120, notification: false };
-        let ours = SessionConfig { graceful_restart: Some(graceful), ..config(1, 2, 1) };
-        let bits = |restarting| {
-            let open = local_open(&ours, restarting);
-            let graceful = open.graceful_restart().cloned().unwrap();
-            let forwarding = graceful.families.iter().all(|family| family.forwarding_preserved);
-            (graceful.restarting, forwarding, graceful.notification)
+    fn restart_bits_are_those_of_the_configuration() {
+        let graceful = GracefulRestartConfig { restart_time: 5000, notification: false };
+        let only_v6 = Families::from_iter([AfiSafi::Ipv6Unicast]);
+        let ours = SessionConfig {
+            graceful_restart: Some(graceful),
+            restarting: true,
+            forwarding_preserved: only_v6,
+            ..config(1, 2, 1)
         };
-        // After a restart that lost the kernel's routes F must be off; on a mere reconnect it is on.
-        assert_eq!(bits(true), (true, false, false));
-        assert_eq!(bits(false), (false, true, false));
-        let kept = SessionConfig { forwarding_preserved: Families::ALL, ..ours.clone() };
-        let open = local_open(&kept, true);
-        assert!(open.graceful_restart().unwrap().families.iter().all(|family| family.forwarding_preserved));
+        let said = local_open(&ours).graceful_restart().cloned().unwrap();
+        assert!(said.restarting && !said.notification);
+        assert_eq!(said.restart_time, 4095, "12 bits");
+        let preserved = said.families.iter().filter(|family| family.forwarding_preserved);
+        assert_eq!(preserved.map(|family| family.family).collect::<Families>(), only_v6);
     }
 
     #[test]

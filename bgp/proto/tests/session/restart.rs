@@ -147,6 +147,22 @@ fn the_r_bit_stays_until_the_restart_is_complete() {
 }
 
 #[test]
+fn a_host_that_booted_claims_no_forwarding_until_everything_is_told() {
+    let mut pair = established(false);
+    let claims = |pair: &Pair| said_by_a(pair).families.iter().any(|family| family.forwarding_preserved);
+    assert!(!claims(&pair), "nothing stood in the kernel when this process began");
+    pair.reset_connections();
+    pair.run_until(SECOND, |pair| !pair.established());
+    pair.run_until(SECOND, Pair::established);
+    assert!(!claims(&pair));
+    pair.sides[A].session.handle_restart_complete();
+    pair.reset_connections();
+    pair.run_until(SECOND, |pair| !pair.established());
+    pair.run_until(SECOND, Pair::established);
+    assert!(claims(&pair));
+}
+
+#[test]
 fn a_peer_that_restarted_unnoticed_takes_its_session_over() {
     let mut pair = established(false);
     let restarted = SessionConfig { restarting: true, ..graceful(false, config(2, 1, 20)) };
@@ -186,6 +202,7 @@ fn the_peer_s_bits_are_read() {
             graceful.restarting = true;
             graceful.restart_time = 33;
             graceful.families.retain(|family| family.family == AfiSafi::Ipv6Unicast);
+            graceful.families.iter_mut().for_each(|family| family.forwarding_preserved = true);
         }
     }
     let mut bytes = BytesMut::new();

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use plainroute_bgp::{
+    Families,
     rib::PrefixLimit,
     session::{Action, ConnectionId, DownReason, Event, Negotiated, State, StopReason},
     wire::CeaseReason,
@@ -11,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::{Attempt, Peer, now};
 use crate::{
+    SpeakerConfig,
     connection::{Ready, linger},
     next_hop::{interface_addresses, owner},
     socket,
@@ -185,8 +187,8 @@ impl Peer {
             negotiated.families.iter().all(|family| self.outbound.rib().end_of_rib_sent(family))
         });
         if complete {
-            // Every route is told: the restart, if there was one, is over (RFC 4724 section 4.1).
-            self.speaker.restarting = false;
+            // Every route is told: our start or restart is over (RFC 4724 section 4.1), for later sessions too.
+            self.speaker = SpeakerConfig { restarting: false, forwarding_preserved: Families::ALL };
             self.session.handle_restart_complete();
         }
     }

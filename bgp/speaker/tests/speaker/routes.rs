@@ -2,7 +2,9 @@
 use std::sync::Arc;
 
 use plainroute_bgp::{AfiSafi, Community, Families, session::State, wire::NextHop};
-use plainroute_speaker::{ImportRule, LearnedPath, OriginAttributes, Originated, PeerConfig, PeerStatus};
+use plainroute_speaker::{
+    ImportRule, LearnedPath, OriginAttributes, Originated, Password, PeerConfig, PeerStatus,
+};
 
 use crate::network::{Node, ip, originated, pair, prefix, within_deadline};
 
@@ -140,6 +142,29 @@ async fn a_family_without_a_next_hop_says_so() {
     let global = "2001:db8:ffff::1".parse().unwrap();
     let sent = a.speaker.advertised(&b.name()).await;
     assert_eq!(sent[0].next_hop, NextHop::V6 { global, link_local: None });
+}
+
+#[tokio::test]
+async fn a_session_over_ipv6_carries_both_families() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    ip("address add 2001:db8::1/128 dev lo nodad\naddress add 2001:db8::2/128 dev lo nodad");
+    let over_ipv6 = |config: PeerConfig, local: &str, peer: &str| PeerConfig {
+        peer_address: peer.parse().unwrap(),
+        local_address: Some(local.parse().unwrap()),
+        families: Families::ALL,
+        password: Some(Password::new(b"the same").unwrap()),
+        ttl_security: Some(1),
+        ..config
+    };
+    let mut to_a = over_ipv6(b.waits_for(&a), "2001:db8::2", "2001:db8::1");
+    to_a.import.push(ImportRule { prefix: prefix("fd00::/8"), ge: None, le: Some(128), install: true });
+    b.peers([(&a, to_a)]).await;
+    a.peers([(&b, over_ipv6(a.towards(&b), "2001:db8::1", "2001:db8::2"))]).await;
+    a.tell(&b, &["10.1.0.0/28", "fd00:1::/64"]).await;
+    let learned = b.learned(|learned| learned.len() == 2).await;
+    let hops: Vec<String> = learned.values().map(|paths| paths[0].next_hop.to_string()).collect();
+    // For IPv4 the first address of the interface that owns ours.
+    assert_eq!(hops, ["192.0.2.1", "2001:db8::1"]);
 }
 
 #[tokio::test]

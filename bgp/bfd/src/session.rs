@@ -136,12 +136,9 @@ impl Session {
         let heard_at = self.remote.map_or(now, |before| before.heard_at.max(now));
         self.remote = Some(Remote::said(packet, heard_at));
         self.last_words = (packet.diagnostic, packet.control_plane_independent);
-        let was_active = self.poll.is_active();
         if self.poll.handle_received(packet.final_) {
             self.in_use = self.advertised;
         }
-        // A sequence that had to wait begins.
-        self.send_now |= self.poll.is_active() && !was_active;
         self.reckon_periodic();
         if self.state == State::AdminDown {
             return Err(Discard::AdminDown);

@@ -1,21 +1,24 @@
-//! From a planned peer to what the speaker is told: the last step at which a secret is read.
-use std::{fs, path::Path, time::Duration};
+//! From a planned peer to what the speaker is told: the step at which a secret's name becomes its value.
+use std::time::Duration;
 
 use plainroute_bgp::session::GracefulRestartConfig;
 use plainroute_config::{PeerTarget, Secret};
 use plainroute_speaker::{ImportRule, Password, PeerConfig};
 
-use crate::plan::PeerPlan;
+use crate::{
+    plan::PeerPlan,
+    source::secrets::{Passwords, SecretName},
+};
 
 /// The speaker's configuration of a peer; `None` where no session can be tried, for the reason in the plan.
-pub(crate) fn peer_config(plan: &PeerPlan) -> Option<PeerConfig> {
+pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<PeerConfig> {
     let (None, Some(router_id), PeerTarget::Address(address)) =
         (&plan.refused, plan.router_id, plan.spec.target())
     else {
         return None;
     };
     let spec = &plan.spec;
-    let (password, blocked) = match password(spec.secret()) {
+    let (password, blocked) = match password(plan, passwords) {
         Ok(password) => (password, None),
         Err(reason) => (None, Some(reason)),
     };
@@ -57,22 +60,23 @@ fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
     }
 }
 
-/// The password, if there is to be one. One that cannot be had keeps the session down: an unprotected session in
-/// its place is what nobody asked for.
-fn password(secret: Option<Secret<'_>>) -> Result<Option<Password>, String> {
-    match secret {
-        None => Ok(None),
-        Some(Secret::File(path)) => read_password(path).map(Some),
-        Some(Secret::Ref(secret)) => {
-            Err(format!("the password is in Secret {}, and this version reads authFile only", secret.name))
-        }
-    }
+/// Where the peer's password is, if there is to be one.
+pub(crate) fn secret_name(plan: &PeerPlan) -> Option<SecretName> {
+    plan.spec.secret().map(|secret| match secret {
+        Secret::File(path) => SecretName::File(path.clone()),
+        Secret::Ref(secret) => SecretName::Kubernetes { name: secret.name.clone(), key: secret.key.clone() },
+    })
 }
 
-/// One trailing line break belongs to the file, not to the password.
-fn read_password(path: &Path) -> Result<Password, String> {
-    let octets = fs::read(path).map_err(|error| format!("authFile {}: {error}", path.display()))?;
-    let octets = octets.strip_suffix(b"\n").unwrap_or(&octets);
-    let octets = octets.strip_suffix(b"\r").unwrap_or(octets);
-    Password::new(octets).map_err(|error| format!("authFile {}: {error}", path.display()))
+/// The password, if there is to be one. One that cannot be had keeps the session down: an unprotected session in
+/// its place is what nobody asked for.
+fn password(plan: &PeerPlan, passwords: &Passwords) -> Result<Option<Password>, String> {
+    match secret_name(plan) {
+        None => Ok(None),
+        Some(name) => match passwords.get(&name) {
+            Some(Ok(password)) => Ok(Some(password.clone())),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err(format!("{name}: has not been read yet")),
+        },
+    }
 }

@@ -42,6 +42,7 @@ use crate::{
         cni_cache::{self, CniCache},
         directory::FileSource,
         kubernetes,
+        secrets::{Passwords, SecretName, Secrets},
     },
 };
 
@@ -144,7 +145,16 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
     let serving = tokio::spawn(serving);
 
     let (feeds, feeds_in) = mpsc::channel(FEEDS);
-    let awaited = start_sources(&config, files, &node, feeds, &cancel);
+    let kubernetes = config.source.kubernetes.as_ref().map(|source| kubernetes::Settings {
+        kubeconfig: source.kubeconfig.clone(),
+        node: node.clone(),
+        streaming_lists: true,
+        pace: kubernetes::Pace::default(),
+    });
+    let (secrets, secrets_in) = watch::channel(BTreeSet::new());
+    let (passwords_out, passwords) = watch::channel(Arc::default());
+    let secret_source = Secrets::new(secrets_in, passwords_out, kubernetes.clone());
+    let awaited = start_sources(files, secret_source, kubernetes, feeds, &cancel);
 
     let mut agent = Agent {
         node,
@@ -160,6 +170,8 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
         speaker: speaker.clone(),
         peers: BTreeMap::new(),
         receipts: FuturesUnordered::new(),
+        secrets,
+        passwords,
         desired,
         published,
         violations: BTreeSet::new(),
@@ -175,9 +187,9 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
 
 /// Starts every source; gives what each must deliver before anything is planned.
 fn start_sources(
-    config: &AgentConfigSpec,
     files: FileSource,
-    node: &str,
+    secrets: Secrets,
+    kubernetes: Option<kubernetes::Settings>,
     feeds: mpsc::Sender<Feed>,
     cancel: &CancellationToken,
 ) -> Vec<Awaited> {
@@ -190,15 +202,10 @@ fn start_sources(
     until_cancelled(files.run(feeds.clone()).boxed());
     awaited.push(Awaited::HostLinks);
     until_cancelled(CniCache::new(cni_cache::DEFAULT_DIRECTORY).run(feeds.clone()).boxed());
-    if let Some(source) = &config.source.kubernetes {
+    until_cancelled(secrets.run().boxed());
+    if let Some(settings) = kubernetes {
         let kinds = [Kind::Pod, Kind::Namespace, Kind::Node];
         awaited.extend(kinds.map(|kind| Awaited::Objects(SourceName::Kubernetes, kind)));
-        let settings = kubernetes::Settings {
-            kubeconfig: source.kubeconfig.clone(),
-            node: node.to_owned(),
-            streaming_lists: true,
-            pace: kubernetes::Pace::default(),
-        };
         until_cancelled(kubernetes::run(settings, feeds).boxed());
     }
     awaited
@@ -225,6 +232,9 @@ struct Agent {
     speaker: Speaker,
     peers: BTreeMap<PeerName, PeerConfig>,
     receipts: Flushes,
+    /// The secrets that peers need, and what is known of them.
+    secrets: watch::Sender<BTreeSet<SecretName>>,
+    passwords: watch::Receiver<Arc<Passwords>>,
     desired: watch::Sender<Arc<Desired>>,
     published: watch::Sender<Arc<Published>>,
     /// Refusals that were logged: each once, for as long as it lasts.
@@ -269,6 +279,7 @@ impl Agent {
                     peers.mark_unchanged();
                     self.handle_learned(&mut learned, &peers);
                 }
+                Ok(()) = self.passwords.changed() => self.apply_peers().await,
                 Some(ticket) = self.receipts.next() => self.gate.handle_flushed(ticket),
                 () = tokio::time::sleep_until(wake.into()) => {
                     replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now());
@@ -353,11 +364,20 @@ impl Agent {
     }
 
     async fn apply_peers(&mut self) {
+        let names: BTreeSet<SecretName> = self.plan.peers.iter().filter_map(peering::secret_name).collect();
+        self.secrets.send_if_modified(|wanted| {
+            let modified = *wanted != names;
+            *wanted = names;
+            modified
+        });
+        let passwords = Arc::clone(&self.passwords.borrow_and_update());
         let wanted: BTreeMap<PeerName, PeerConfig> = self
             .plan
             .peers
             .iter()
-            .filter_map(|peer| Some((PeerName::from(peer.name.as_str()), peering::peer_config(peer)?)))
+            .filter_map(|peer| {
+                Some((PeerName::from(peer.name.as_str()), peering::peer_config(peer, &passwords)?))
+            })
             .collect();
         self.restart_time = wanted
             .values()

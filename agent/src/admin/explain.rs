@@ -21,9 +21,8 @@ pub(super) fn explain(state: &Published, peers: &[PeerView], subject: &str) -> E
     for pod in &state.plan.pods {
         let of_pod = pod.addresses.iter().filter(|address| about(pod) || asked == Some(address.address));
         addresses.extend(of_pod.map(|address| explain_address(state, peers, pod, address)));
-        if let Some(reason) = pod.refused.as_ref().filter(|_| about(pod)) {
-            addresses.push(whole(pod, reason));
-        }
+        let meant = about(pod) || asked.is_some_and(|asked| pod.pod_ips.contains(&asked));
+        addresses.extend(pod.refused.as_ref().filter(|_| meant).map(|reason| whole(pod, reason, asked)));
     }
     let mut notes = Vec::new();
     match asked {
@@ -40,10 +39,10 @@ pub(super) fn explain(state: &Published, peers: &[PeerView], subject: &str) -> E
     Explanation { subject: subject.to_owned(), addresses, notes }
 }
 
-fn whole(pod: &PodPlan, reason: &Reason) -> AddressExplanation {
+fn whole(pod: &PodPlan, reason: &Reason, asked: Option<IpAddr>) -> AddressExplanation {
     AddressExplanation {
         pod: pod_name(pod),
-        address: None,
+        address: asked.or_else(|| pod.pod_ips.first().copied()),
         advertised: false,
         reason: Some(word(reason)),
         steps: vec![no(reason.to_string())],

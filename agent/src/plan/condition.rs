@@ -1,7 +1,7 @@
 //! What is to be said about objects: nothing that stops the rest.
 use std::fmt;
 
-use plainroute_config::{AdvertisementType, Allocation, PoolUsage, Secret};
+use plainroute_config::{AdvertisementType, Allocation, PoolUsage};
 use serde::{Deserialize, Serialize};
 
 use super::{peer::Peers, pool::Pools};
@@ -50,10 +50,9 @@ pub(super) fn collect(
         if let Some(refused) = &peer.refused {
             say(format!("BGPPeer/{}", peer.name), "NotSupported", refused.clone());
         }
-        if let Some(Secret::Ref(secret)) = peer.spec.secret() {
-            let message =
-                format!("Secret {}: secrets are not read by this version; use authFile", secret.name);
-            say(format!("BGPPeer/{}", peer.name), "MissingSecret", message);
+        if peer.spec.bfd.is_some_and(|bfd| bfd.enabled) {
+            let message = "spec.bfd: this version runs no BFD; the hold timer alone notices a silent peer".to_owned();
+            say(format!("BGPPeer/{}", peer.name), "NotSupported", message);
         }
     }
     for peer in &peers.elsewhere {

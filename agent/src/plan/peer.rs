@@ -106,7 +106,8 @@ impl Identity {
     fn plan(&self, peer: &BgpPeer) -> PeerPlan {
         let spec = &peer.spec;
         let configured = spec.router_id.map(|router_id| *router_id);
-        let router_id = configured.or(self.router_id).or(self.address);
+        // The annotation is about this very node; a peer's routerID would be the same on every node that it serves.
+        let router_id = self.router_id.or(configured).or(self.address);
         PeerPlan {
             name: peer.name().to_owned(),
             local_asn: self.asn.map_or(spec.local_asn, Parsed),

@@ -34,7 +34,10 @@ pub struct PodPlan {
     /// Why nothing of it is advertised, where that is a matter of the whole Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Reason>,
-    /// Its addresses.
+    /// The addresses that it is known by, where it is refused as a whole.
+    #[serde(rename = "podIPs", default, skip_serializing_if = "Vec::is_empty")]
+    pub pod_ips: Vec<IpAddr>,
+    /// What becomes of each address.
     pub addresses: Vec<AddressPlan>,
 }
 
@@ -134,6 +137,7 @@ impl<'a> Rules<'a> {
             name: pod.name().to_owned(),
             uid: pod.metadata.uid.clone(),
             refused,
+            pod_ips: if local { Vec::new() } else { pod.pod_ips.clone() },
             addresses,
         }
     }

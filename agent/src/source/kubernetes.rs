@@ -132,7 +132,9 @@ async fn connected(settings: &Settings, feeds: &Feeds) -> Option<(Client, String
 }
 
 /// A client by the configuration as it is in the files now, and the server's address. Asks nothing of the server.
-async fn connect(settings: &Settings) -> Result<(Client, String), Box<dyn std::error::Error + Send + Sync>> {
+pub(super) async fn connect(
+    settings: &Settings,
+) -> Result<(Client, String), Box<dyn std::error::Error + Send + Sync>> {
     let mut config = match &settings.kubeconfig {
         Some(path) => {
             let options = KubeConfigOptions::default();

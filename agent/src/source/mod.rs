@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 pub mod cni_cache;
 pub mod directory;
 pub mod kubernetes;
+pub mod secrets;
 mod watch;
 
 pub use cni_cache::HostLink;

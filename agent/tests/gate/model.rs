@@ -196,6 +196,7 @@ pub(crate) fn planned(fates: &[Fate], second_pool: bool) -> Plan {
             name: format!("pod-{number}"),
             uid: None,
             refused: None,
+            pod_ips: Vec::new(),
             addresses: vec![address],
         });
     }

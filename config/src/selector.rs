@@ -70,17 +70,24 @@ impl Requirement {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WrittenRequirement {
+    /// The label's key.
     key: String,
+    /// What must hold for the label.
     operator: WrittenOperator,
+    /// The values of `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     values: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 enum WrittenOperator {
+    /// The label is there and its value is one of `values`.
     In,
+    /// The label is absent or its value is none of `values`.
     NotIn,
+    /// The label is there.
     Exists,
+    /// The label is absent.
     DoesNotExist,
 }
 

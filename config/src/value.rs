@@ -159,7 +159,9 @@ impl<T: Written> JsonSchema for Parsed<T> {
         Cow::Borrowed(T::WHAT)
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        T::schema()
+        let mut schema = T::schema();
+        schema.insert("title".to_owned(), T::WHAT.into());
+        schema
     }
 }
 
@@ -317,7 +319,7 @@ impl JsonSchema for RouteTable {
         Cow::Borrowed("RouteTable")
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-int-or-string": true })
+        json_schema!({ "x-kubernetes-int-or-string": true, "title": "a route table" })
     }
 }
 
@@ -346,12 +348,12 @@ macro_rules! text_serde {
                 Cow::Borrowed(stringify!($type))
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "description": $format })
+                json_schema!({ "type": "string", "title": $format })
             }
         }
     )*};
 }
-text_serde!(Cidr: "ADDRESS/LENGTH without host bits", AddressOrCidr: "ADDRESS or ADDRESS/LENGTH");
+text_serde!(Cidr: "a CIDR", AddressOrCidr: "an IP address or a CIDR");
 
 impl fmt::Debug for RouteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

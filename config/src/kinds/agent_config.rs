@@ -15,23 +15,25 @@ use crate::{
 /// How one agent runs.
 pub type AgentConfig = Resource<AgentConfigSpec>;
 
-/// The spec of [`AgentConfig`]; its default is what runs when there is no AgentConfig at all.
+/// What the agent of a node needs to run. It comes from a file only, there is one at most, and without one every
+/// field has its default. A change takes effect when the agent is restarted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AgentConfigSpec {
-    /// The node's name. Default: `$NODE_NAME`, then the hostname.
+    /// The name of this node, as Kubernetes knows it: Pods whose `spec.nodeName` it is are ours. Default: the
+    /// environment variable `NODE_NAME`, then the hostname.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
-    /// Where objects come from besides the files.
+    /// Where objects come from besides the files given with `--config`.
     pub source: Source,
-    /// The Unix socket that the commands talk to.
+    /// The Unix socket on which the commands ask the agent, an absolute path. It is root's, mode 0600.
     #[schemars(with = "String")]
     pub admin_socket: PathBuf,
     /// Where metrics are served.
     pub metrics: Metrics,
-    /// The kernel's numbers that are ours.
+    /// The numbers in the kernel that mark what is ours. No two agents of one node may share them.
     pub routing: Routing,
-    /// What must survive a restart is kept here.
+    /// The directory of what must survive a restart, an absolute path.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
 }
@@ -40,7 +42,8 @@ pub struct AgentConfigSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Source {
-    /// The API server; absent: files only.
+    /// Take Pods, Namespaces and the Node from the API server too; `{}` is enough inside a cluster. Absent: files
+    /// only. An object in both is taken from the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesSource>,
 }
@@ -49,7 +52,7 @@ pub struct Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesSource {
-    /// A kubeconfig file; absent: the service account of the agent's own Pod.
+    /// A kubeconfig file. Absent: the service account of the agent's own Pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kubeconfig: Option<PathBuf>,
@@ -59,7 +62,7 @@ pub struct KubernetesSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Metrics {
-    /// ADDRESS:PORT.
+    /// ADDRESS:PORT of `/metrics`, `/healthz` and `/readyz`. Without encryption, so keep it on a trusted network.
     #[serde(deserialize_with = "address_and_port")]
     #[schemars(with = "String")]
     pub listen: SocketAddr,
@@ -69,13 +72,14 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Routing {
-    /// The route protocol that marks our routes. 0 to 4 are the kernel's own.
+    /// The route protocol that marks our routes, as `ip route show proto NUMBER` lists them. 0 to 4 are the
+    /// kernel's own.
     pub protocol: Bounded<u8, 5, 255>,
-    /// Where routes to local Pods go.
+    /// The table of the routes to this node's Pods: a number, `main` or `default`.
     pub table: RouteTable,
-    /// The first of the tables that egress uses.
+    /// The first of the 256 tables that are kept for egress. Nothing uses them in this version.
     pub egress_table_base: Bounded<u32, 256, 0xffff_0000>,
-    /// Where routes learned from peers go.
+    /// The table of the routes learned from peers: a number, `main` or `default`.
     pub import_table: RouteTable,
 }
 

@@ -15,28 +15,29 @@ use crate::{
 /// What is advertised to which peers.
 pub type BgpAdvertisement = Resource<BgpAdvertisementSpec>;
 
-/// The spec of [`BgpAdvertisement`]. Every empty selector selects all.
+/// Which addresses are advertised to which routers. Without a BGPAdvertisement nothing is. Where several select one
+/// address, their communities add up; of each other attribute the first one's by name holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpAdvertisementSpec {
-    /// The kinds of address.
+    /// The kinds of address that are advertised. This version advertises `PodIP`.
     pub types: Vec<AdvertisementType>,
-    /// Pods of which namespaces.
+    /// Pods of these namespaces. Empty: of every one.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub namespace_selector: LabelSelector,
-    /// Which of these Pods.
+    /// Of those, the Pods with these labels. Empty: all.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub pod_selector: LabelSelector,
-    /// Addresses of which pools.
+    /// Addresses of the IPPools with these labels. Empty: of every one.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub pool_selector: LabelSelector,
-    /// To which peers, by the labels of their BGPPeer.
+    /// To the routers whose BGPPeer has these labels. Empty: to every one that serves the node.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub peer_selector: LabelSelector,
-    /// What the routes carry.
+    /// The path attributes that the routes carry.
     #[serde(default)]
     pub attributes: Attributes,
-    /// When a Pod's address is withdrawn though the Pod is there.
+    /// When an address is withdrawn although its Pod is still there.
     #[serde(default)]
     pub withdraw: Withdraw,
 }
@@ -58,19 +59,19 @@ pub enum AdvertisementType {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Attributes {
-    /// Standard communities, `ASN:VALUE` or a well-known name.
+    /// Standard communities (RFC 1997), each `ASN:VALUE` or a well-known name such as `no-export`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub communities: Vec<Parsed<Community>>,
-    /// Large communities, `GLOBAL:LOCAL1:LOCAL2`.
+    /// Large communities (RFC 8092), each `GLOBAL:LOCAL1:LOCAL2`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub large_communities: Vec<Parsed<LargeCommunity>>,
-    /// LOCAL_PREF, sent to internal peers only.
+    /// LOCAL_PREF; the higher is preferred. Sent to internal peers only. Default there: 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_preference: Option<u32>,
-    /// MULTI_EXIT_DISC.
+    /// MULTI_EXIT_DISC; the lower is preferred. Default: not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub med: Option<u32>,
-    /// How many times our AS number is put before the path once more.
+    /// How many more times our AS number stands in the path: the longer, the less preferred.
     pub as_path_prepend: Bounded<u8, 0, 16>,
 }
 
@@ -81,10 +82,10 @@ pub struct Withdraw {
     /// While the Pod is not ready.
     #[serde(default)]
     pub not_ready: bool,
-    /// From the moment that the Pod is being deleted.
+    /// From the moment that the Pod is being deleted, so before its grace period ends.
     #[serde(default = "yes")]
     pub terminating: bool,
-    /// How long a Pod must be ready before its address is advertised; counts with `notReady` only.
+    /// Seconds that a Pod must have been ready before its address is advertised. Needs `notReady: true`.
     #[serde(default)]
     pub min_ready_seconds: u32,
 }

@@ -18,72 +18,82 @@ use crate::{
 /// An upstream router.
 pub type BgpPeer = Resource<BgpPeerSpec>;
 
-/// The spec of [`BgpPeer`].
+/// An upstream router, and how the nodes speak BGP with it. Nothing is advertised to it without a
+/// BGPAdvertisement and nothing is accepted from it without `import` (RFC 8212).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpPeerSpec {
-    /// Which nodes peer with it; empty: every node.
+    /// The nodes that peer with it, by the labels of the Node. Empty: every node.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub node_selector: LabelSelector,
-    /// Our AS number. The Node annotation `plainroute.dev/asn` overrides it.
+    /// Our AS number. The Node annotation `plainroute.dev/asn` overrides it. Equal to `peerASN` it makes the session
+    /// an internal one (iBGP).
     #[serde(rename = "localASN")]
     pub local_asn: Parsed<Asn>,
-    /// Its AS number.
+    /// The router's AS number. A peer that says another one is refused.
     #[serde(rename = "peerASN")]
     pub peer_asn: Parsed<Asn>,
-    /// Its address; see [`BgpPeerSpec::target`].
+    /// The router's address; a link-local one with its interface, `fe80::1%eth0`. Exactly one of `peerAddress`,
+    /// `interface` and `autoDiscovery` says where the router is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_address: Option<Parsed<ScopedAddress>>,
-    /// The interface behind which it is found by router advertisements; see [`BgpPeerSpec::target`].
+    /// The interface behind which the router is, where its address is to be found by router advertisements (BGP
+    /// unnumbered). This version does not find it yet and says so of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// How its address is found; see [`BgpPeerSpec::target`].
+    /// How the router's address is to be found. This version does not find it yet and says so of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_discovery: Option<AutoDiscovery>,
-    /// The TCP port that it listens on.
+    /// The TCP port on which the router listens.
     #[serde(default = "bgp_port")]
     pub peer_port: Port,
-    /// The address that we speak from.
+    /// The address of the node from which it speaks, of the same family as `peerAddress`. Default: the kernel
+    /// chooses by its routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_address: Option<Parsed<IpAddr>>,
-    /// Our BGP Identifier. Default: the node's first IPv4 address.
+    /// Our BGP Identifier. Default: the Node annotation `plainroute.dev/router-id`, then the Node's first internal
+    /// IPv4 address, then the first IPv4 address of an interface.
     #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
     pub router_id: Option<Parsed<RouterId>>,
-    /// The TCP port that we listen on; 0: none, we only connect.
+    /// The TCP port on which we wait for the router. 0: none, we only connect.
     #[serde(default)]
     pub listen_port: u16,
-    /// The TTL of our packets to an external peer.
+    /// How many hops away an external router may be: the TTL of our packets. Excludes `ttlSecurity`, and means
+    /// nothing to an internal one.
     #[serde(default = "one_hop")]
     pub ebgp_multihop: Bounded<u8, 1, 255>,
-    /// Accept packets only from at most so many hops away (RFC 5082).
+    /// Take packets only from so many hops away at most (GTSM, RFC 5082). The router must do the same. Absent: off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<TtlSecurity>,
-    /// Wait for the peer to connect.
+    /// Only wait for the router to connect; needs `listenPort`.
     #[serde(default)]
     pub passive: bool,
-    /// The Secret that holds the TCP MD5 password; see [`BgpPeerSpec::secret`].
+    /// The Secret with the TCP MD5 password (RFC 2385), in the agent's own namespace. One that cannot be read keeps
+    /// the session down. Excludes `authFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_secret_ref: Option<SecretKey>,
-    /// The file that holds the TCP MD5 password; see [`BgpPeerSpec::secret`].
+    /// The file with the TCP MD5 password (RFC 2385), an absolute path; one line break at its end does not count.
+    /// One that cannot be read keeps the session down. Excludes `authSecretRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub auth_file: Option<PathBuf>,
-    /// The session's timers.
+    /// The timers of the session (RFC 4271 section 10).
     #[serde(default)]
     pub timers: Timers,
-    /// Graceful restart (RFC 4724).
+    /// Graceful restart (RFC 4724): the router keeps our routes while the agent restarts, and packets flow on.
     #[serde(default)]
     pub graceful_restart: GracefulRestart,
-    /// Bidirectional forwarding detection (RFC 5880); absent: off.
+    /// Bidirectional forwarding detection (RFC 5880). Absent: off. Nothing acts on it in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<Bfd>,
-    /// The families to exchange.
+    /// The address families to exchange. Default: both.
     #[serde(default = "all_families")]
     pub families: Vec<Parsed<AfiSafi>>,
-    /// How many prefixes may come and go.
+    /// How many prefixes may come in and go out; 0 is no limit.
     #[serde(default)]
     pub max_prefixes: MaxPrefixes,
-    /// What may come in; default: nothing (RFC 8212).
+    /// What is accepted from the router; the first rule that matches a prefix decides. Default: nothing. What lies in
+    /// an IPPool never goes into the kernel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub import: Vec<ImportRule>,
 }
@@ -112,7 +122,7 @@ pub enum Secret<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AutoDiscovery {
-    /// The way.
+    /// The way to find it.
     pub mode: DiscoveryMode,
 }
 
@@ -127,9 +137,9 @@ pub enum DiscoveryMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKey {
-    /// The Secret's name.
+    /// The name of the Secret.
     pub name: String,
-    /// The key in it.
+    /// The key in it whose value is the password.
     pub key: String,
 }
 
@@ -137,7 +147,7 @@ pub struct SecretKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TtlSecurity {
-    /// How many hops away the peer may be; 1: on the same link.
+    /// How many hops away the router may be. 1: on the same link.
     pub hops: Bounded<u8, 1, 254>,
 }
 
@@ -145,11 +155,13 @@ pub struct TtlSecurity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Timers {
-    /// The pause between attempts to connect.
+    /// Seconds between attempts to connect.
     pub connect_retry_time_seconds: Bounded<u16, 1, 65535>,
-    /// How long a silent peer is trusted; 0: for ever.
+    /// Seconds after which a silent router is taken for dead: 0 for never, else at least 3. The smaller of ours and
+    /// the router's holds.
     pub hold_time_seconds: Parsed<HoldTime>,
-    /// How often we say that we live; default: a third of the hold time.
+    /// Seconds between our signs of life, at most a third of `holdTimeSeconds`. Default: a third of the negotiated
+    /// hold time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive_time_seconds: Option<Bounded<u16, 1, 21845>>,
 }
@@ -158,11 +170,12 @@ pub struct Timers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GracefulRestart {
-    /// Whether we offer it.
+    /// Whether it is offered.
     pub enabled: bool,
-    /// How long the peer should wait for us to come back.
+    /// Seconds that the router should wait for the agent to come back before it drops our routes.
     pub restart_time_seconds: Bounded<u16, 0, 4095>,
-    /// How long it may keep our routes after that; 0: not at all.
+    /// Seconds that it may keep our routes after that, as its last choice (RFC 9494). 0: not at all. Nothing acts on it
+    /// in this version.
     pub long_lived_stale_time_seconds: Bounded<u32, 0, 0x00ff_ffff>,
 }
 
@@ -194,15 +207,16 @@ pub struct MaxPrefixes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImportRule {
-    /// The prefix itself, or what contains the prefixes where `ge` or `le` is set.
+    /// The prefix that is meant; with `ge` or `le`, the prefix that contains those that are meant.
     pub cidr: Cidr,
-    /// The shortest length, 0: unset; see [`ImportRule::lengths`].
+    /// The shortest prefix length that is taken. 0: the length of `cidr`.
     #[serde(default)]
     pub ge: u8,
-    /// The longest length, 0: unset; see [`ImportRule::lengths`].
+    /// The longest prefix length that is taken. 0: the longest there is where `ge` is set, else the length of `cidr`.
     #[serde(default)]
     pub le: u8,
-    /// Whether the best route goes into the kernel.
+    /// Whether the best routes go into the kernel (`routing.importTable`), several of equal worth as one multipath
+    /// route.
     #[serde(default = "yes")]
     pub install: bool,
 }

@@ -17,31 +17,31 @@ use crate::{
 /// Under which source address Pods leave.
 pub type Egress = Resource<EgressSpec>;
 
-/// The spec of [`Egress`].
+/// Under which source address Pods leave. This version checks it and carries nothing of it out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EgressSpec {
-    /// Whose traffic.
+    /// The Pods whose traffic is meant.
     pub applied_to: AppliedTo,
-    /// The source addresses; see [`EgressSpec::addresses`].
+    /// The source addresses. Exactly one of `egressIPs` and `egressPool` is set.
     #[serde(default, rename = "egressIPs", skip_serializing_if = "Vec::is_empty")]
     pub egress_ips: Vec<Parsed<IpAddr>>,
-    /// The IPPool with usage Egress that they come from; see [`EgressSpec::addresses`].
+    /// The IPPool (`usage: Egress`) that the source addresses come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_pool: Option<String>,
-    /// Traffic to where; default: everywhere.
+    /// The destinations that are meant. Default: everywhere.
     #[serde(default = "everywhere", rename = "destinationCIDRs")]
     pub destination_cidrs: Vec<Cidr>,
-    /// But not to there.
+    /// Destinations that are left out of those.
     #[serde(default, rename = "excludedCIDRs", skip_serializing_if = "Vec::is_empty")]
     pub excluded_cidrs: Vec<Cidr>,
-    /// Who holds the addresses.
+    /// Who holds the addresses. `Local` needs `egressPool`.
     #[serde(default)]
     pub mode: EgressMode,
-    /// Which nodes may be gateways.
+    /// The nodes that may be gateways. Empty: every one.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub node_selector: LabelSelector,
-    /// How many gateways are armed at once.
+    /// How many gateways are ready to take over at once.
     #[serde(default = "two_gateways")]
     pub gateways: Bounded<u8, 1, 16>,
     /// How packets reach the gateway.
@@ -56,10 +56,10 @@ pub struct EgressSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AppliedTo {
-    /// Pods of which namespaces.
+    /// Pods of these namespaces. Empty: of every one.
     #[serde(skip_serializing_if = "LabelSelector::is_empty")]
     pub namespace_selector: LabelSelector,
-    /// Which of these Pods.
+    /// Of those, the Pods with these labels. Empty: all.
     #[serde(skip_serializing_if = "LabelSelector::is_empty")]
     pub pod_selector: LabelSelector,
 }

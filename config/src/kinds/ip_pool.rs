@@ -20,19 +20,21 @@ use crate::{
 /// A pool of addresses.
 pub type IpPool = Resource<IpPoolSpec>;
 
-/// The spec of [`IpPool`].
+/// Addresses, and the namespaces and nodes that they are for. A Pod's address is advertised only if it lies in a pool
+/// that is bound to the Pod's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
-    /// The addresses.
+    /// The addresses: each entry is either `cidr`, or `start` and `end`. They must not overlap, and at least one is
+    /// needed.
     pub ip_ranges: Vec<IpRange>,
-    /// Addresses of the ranges that are not to be used.
+    /// Addresses and CIDRs within the ranges that are not to be used, such as a gateway's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<AddressOrCidr>,
-    /// The namespaces that the pool is bound to; empty: all.
+    /// The namespaces that the pool is bound to. Empty: every one.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub namespace_selector: LabelSelector,
-    /// The nodes where the pool may be used; empty: all.
+    /// The nodes on which the pool may be used. Empty: every one.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
     pub node_selector: LabelSelector,
     /// What the addresses are for.
@@ -41,10 +43,11 @@ pub struct IpPoolSpec {
     /// Who gives the addresses out.
     #[serde(default)]
     pub allocation: Allocation,
-    /// The prefix length of a block; see [`IpPoolSpec::block_size`].
+    /// The prefix length of the blocks that nodes take from the pool; 32 (IPv6: 128) makes single addresses.
+    /// Default: 28 (IPv6: 124), 16 addresses. A pool of both families cannot set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<Bounded<u8, 1, 128>>,
-    /// How long an address rests before it is given out again.
+    /// Seconds that a freed address rests before it is given out again.
     #[serde(default = "one_minute")]
     pub ip_cooldown_seconds: u32,
 }
@@ -62,10 +65,10 @@ pub enum PoolUsage {
 /// Who gives a pool's addresses out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Allocation {
-    /// `plainroute-ipam`, in blocks.
+    /// `plainroute-ipam`, in blocks. This version has no block records yet and checks it like `External`.
     #[default]
     Block,
-    /// Another IPAM; we only check.
+    /// Another IPAM does; we only check that the address lies in the pool.
     External,
 }
 
@@ -86,10 +89,13 @@ enum RangeForm {
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WrittenRange {
+    /// All addresses of this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cidr: Option<Cidr>,
+    /// The first address, where the range is no CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<Parsed<IpAddr>>,
+    /// The last address, of the same family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<Parsed<IpAddr>>,
 }

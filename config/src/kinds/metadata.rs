@@ -11,28 +11,28 @@ use crate::selector::Labels;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
-    /// The name, unique among its kind (and namespace).
+    /// The name, unique within the kind, and of Pods within the namespace.
     pub name: String,
-    /// The namespace; `None` where the kind is cluster-scoped.
+    /// The namespace, of Pods only; `default` where a Pod names none. Our own kinds are cluster-scoped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// What tells two objects of the same name apart in time. Absent in files.
+    /// What tells two objects of one name apart in time. The API server sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// Labels, for selectors.
+    /// The labels that selectors select by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
-    /// Annotations; see [`annotation`](crate::annotation).
+    /// Annotations; those of `plainroute.dev` are listed below.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Grows with each change of the spec.
+    /// Grows with each change of the spec. The API server sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
-    /// Set while the object is being deleted.
+    /// Set while the object is being deleted. A Pod from a file may set it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub deletion_timestamp: Option<Timestamp>,
-    /// When the API server made it.
+    /// When the object was made. The API server sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub creation_timestamp: Option<Timestamp>,

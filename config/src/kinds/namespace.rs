@@ -42,6 +42,7 @@ struct WrittenNamespace {
     api_version: &'static str,
     #[serde(default, skip_deserializing)]
     kind: &'static str,
+    /// Who it is. The label `kubernetes.io/metadata.name` is always there, with the name as its value.
     metadata: Metadata,
 }
 

@@ -61,7 +61,9 @@ struct WrittenNode {
     api_version: &'static str,
     #[serde(default, skip_deserializing)]
     kind: &'static str,
+    /// Who it is.
     metadata: Metadata,
+    /// How it is.
     #[serde(default)]
     status: WrittenStatus,
 }
@@ -69,13 +71,16 @@ struct WrittenNode {
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct WrittenStatus {
+    /// The addresses of the node; other types than these two are ignored.
     addresses: Vec<WrittenAddress>,
 }
 
 /// Host names and kinds of address that are not ours share the list, so the address stays text here.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct WrittenAddress {
+    /// `InternalIP` or `ExternalIP`. The first internal IPv4 address is the node's router ID by default.
     r#type: String,
+    /// The address.
     address: String,
 }
 

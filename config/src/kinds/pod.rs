@@ -78,9 +78,12 @@ struct WrittenPod {
     api_version: &'static str,
     #[serde(default, skip_deserializing)]
     kind: &'static str,
+    /// Who it is.
     metadata: Metadata,
+    /// What was asked for.
     #[serde(default)]
     spec: WrittenSpec,
+    /// How it is.
     #[serde(default)]
     status: WrittenStatus,
 }
@@ -88,8 +91,10 @@ struct WrittenPod {
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 struct WrittenSpec {
+    /// The node that it is bound to. Only Pods of the agent's own node are advertised.
     #[serde(skip_serializing_if = "Option::is_none")]
     node_name: Option<String>,
+    /// Whether it shares the network of the node; then it has no address of its own to advertise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     host_network: bool,
 }
@@ -97,25 +102,33 @@ struct WrittenSpec {
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 struct WrittenStatus {
+    /// Where the Pod is in its life. One that has ended (`Succeeded`, `Failed`) is not advertised.
     phase: Phase,
+    /// Its address; counts where `podIPs` is absent.
     #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
     pod_ip: Option<Parsed<IpAddr>>,
+    /// Its addresses, one of each family at most.
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
     pod_ips: Vec<WrittenPodIp>,
+    /// Its conditions, of which `Ready` is read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<WrittenCondition>,
 }
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 struct WrittenPodIp {
+    /// The address.
     ip: Parsed<IpAddr>,
 }
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct WrittenCondition {
+    /// `Ready` is the one that is read.
     r#type: String,
+    /// `True` where it holds.
     status: String,
+    /// Since when; needed for `withdraw.minReadySeconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     last_transition_time: Option<Timestamp>,

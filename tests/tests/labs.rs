@@ -160,7 +160,7 @@ fn a_probe_counts_what_is_lost() {
 "
         )
     };
-    let report = outcome(&step("lostAtLeast: 20"));
+    let report = outcome(&step("lostAtLeast: 10"));
     assert!(report.holds(), "{report:#?}");
     assert!(report.steps[0].probes[0].longest_gap_milliseconds >= 300, "{report:#?}");
     let report = outcome(&step("lostAtMost: 0"));

@@ -168,14 +168,10 @@ impl Lab {
                 ensure!(plainroute.exists(), "node {name}: no binary {}", plainroute.display());
                 binds.push(format!("{} /usr/local/bin/plainroute ro", plainroute.display()));
             }
-            let split = definition
-                .cmd
-                .as_deref()
-                .map(|line| shlex::split(line).with_context(|| format!("cmd {line}")));
             starting.push(Node::start(Blueprint {
                 name,
                 image,
-                command: split.transpose()?.or_else(|| image.default_command()),
+                command: command(definition, image).with_context(|| format!("node {name}"))?,
                 env: definition.env.clone().into_iter().collect(),
                 binds,
                 dir: &self.state,
@@ -261,6 +257,20 @@ impl Drop for Lab {
             self.remove();
         }
     }
+}
+
+/// What a node runs: its `cmd` or its image's own, with no more capabilities than it may have.
+fn command(definition: &NodeDefinition, image: Image) -> Result<Option<Vec<String>>> {
+    let given = match &definition.cmd {
+        Some(line) => Some(shlex::split(line).with_context(|| format!("cmd {line}: quotes do not match"))?),
+        None => image.default_command(),
+    };
+    let (Some(mut command), Some(capabilities)) = (given.clone(), definition.capabilities()) else {
+        return Ok(given);
+    };
+    let set = capabilities.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+    command.splice(0..0, ["setpriv", "--bounding-set", &set, "--inh-caps=-all"].map(str::to_owned));
+    Ok(Some(command))
 }
 
 /// A place of the lab's own. Only one of each name can be left running; those that are bound are as many as one likes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use super::expect::Probe;
 use crate::netns::wait_until;
 
 const EVERY: Duration = Duration::from_millis(5);
+/// How often a thread that waits for a packet looks up.
+const TICK: Duration = Duration::from_millis(20);
 /// How long the last answers may take.
 const LAST_CALL: Duration = Duration::from_millis(500);
 const PORT: u16 = 7;
@@ -35,12 +37,23 @@ pub struct Count {
     pub longest_gap_milliseconds: u64,
 }
 
-/// A probe under way.
+/// A probe under way: one thread sends, one takes the answers, one at the other end gives them.
 #[derive(Debug)]
 pub(crate) struct Running {
+    probe: Probe,
     stop: Arc<AtomicBool>,
+    /// How many answers there are to wait for; 0 while packets are sent.
+    awaited: Arc<AtomicU64>,
     echo: JoinHandle<()>,
-    probe: JoinHandle<Result<Count>>,
+    sender: JoinHandle<u64>,
+    receiver: JoinHandle<Answers>,
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Answers {
+    numbers: BTreeSet<u64>,
+    longest_gap: Duration,
 }
 
 impl Running {
@@ -57,32 +70,43 @@ impl Running {
             .within(|| UdpSocket::bind(target))?
             .with_context(|| format!("bind {target}"))?;
         let client = lab.node(&probe.from)?.within(|| UdpSocket::bind((any, 0)))?.context("bind")?;
-        server.set_read_timeout(Some(Duration::from_millis(50)))?;
-        client.set_read_timeout(Some(EVERY))?;
+        server.set_read_timeout(Some(TICK))?;
+        client.set_read_timeout(Some(TICK))?;
         wait_until(
             &format!("the first answer of {target} to {}", probe.from),
             Duration::from_secs(5),
             || exchange(&client, &server, target).map_err(|error| error.to_string()),
         )?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let echo = {
-            let stop = stop.clone();
-            std::thread::spawn(move || echo(&server, &stop))
-        };
-        let asking = {
-            let (stop, from) = (stop.clone(), probe.from.clone());
-            std::thread::spawn(move || ask(&client, target, from, &stop))
-        };
-        Ok(Running { stop, echo, probe: asking })
+        let (stop, awaited) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let answers = client.try_clone()?;
+        Ok(Running {
+            probe: probe.clone(),
+            stop: stop.clone(),
+            awaited: awaited.clone(),
+            echo: std::thread::spawn({
+                let stop = stop.clone();
+                move || echo(&server, &stop)
+            }),
+            sender: std::thread::spawn(move || send(&client, target, &stop)),
+            receiver: std::thread::spawn(move || receive(&answers, &awaited)),
+        })
     }
 
     /// Stops sending, waits for the last answers, and counts.
     pub(crate) fn finish(self) -> Result<Count> {
         self.stop.store(true, Ordering::Relaxed);
-        let count = self.probe.join().map_err(|_| anyhow::anyhow!("the probe panicked"))?;
-        // The echo ends some milliseconds after the asker, on the same flag.
-        self.echo.join().map_err(|_| anyhow::anyhow!("the echo panicked"))?;
-        count
+        let panicked = |_| anyhow::anyhow!("the probe panicked");
+        let sent = self.sender.join().map_err(panicked)?;
+        self.awaited.store(sent, Ordering::Relaxed);
+        let Answers { numbers, longest_gap } = self.receiver.join().map_err(panicked)?;
+        self.echo.join().map_err(panicked)?;
+        Ok(Count {
+            from: self.probe.from,
+            to: self.probe.to,
+            sent,
+            lost: sent.saturating_sub(u64::try_from(numbers.len())?),
+            longest_gap_milliseconds: u64::try_from(longest_gap.as_millis())?,
+        })
     }
 }
 
@@ -107,40 +131,41 @@ fn echo(server: &UdpSocket, stop: &AtomicBool) {
     }
 }
 
-fn ask(client: &UdpSocket, target: SocketAddr, from: String, stop: &AtomicBool) -> Result<Count> {
-    let start = Instant::now();
-    let mut outstanding = BTreeSet::new();
-    let (mut sent, mut last_answer, mut longest_gap) = (0_u64, start, Duration::ZERO);
-    let mut stopped: Option<Instant> = None;
+/// One packet every few milliseconds, whatever becomes of the others. Gives how many.
+fn send(client: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> u64 {
+    let mut next = Instant::now();
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) || sent == 0 {
+        sent += 1_u64;
+        // No route, or an ICMP error for an earlier packet: this one is lost and counted so.
+        let _ = client.send_to(&sent.to_be_bytes(), target);
+        next += EVERY;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    sent
+}
+
+/// Takes answers until all that are awaited have come, or no more can be expected.
+fn receive(client: &UdpSocket, awaited: &AtomicU64) -> Answers {
+    let mut answers = Answers { numbers: BTreeSet::new(), longest_gap: Duration::ZERO };
+    let (mut last, mut last_call) = (Instant::now(), None);
     loop {
-        if stop.load(Ordering::Relaxed) && stopped.is_none() {
-            stopped = Some(Instant::now());
-        }
-        match stopped {
-            Some(at) if outstanding.is_empty() || at.elapsed() > LAST_CALL => break,
-            Some(_) => {}
-            None if start.elapsed() >= EVERY * u32::try_from(sent).unwrap_or(u32::MAX) => {
-                sent += 1;
-                outstanding.insert(sent);
-                // No route, or an ICMP error for an earlier packet: this one is lost and counted so.
-                let _ = client.send_to(&sent.to_be_bytes(), target);
+        let awaited = awaited.load(Ordering::Relaxed);
+        if awaited > 0 {
+            let all = answers.numbers.len() as u64 == awaited;
+            if all || last_call.get_or_insert_with(Instant::now).elapsed() > LAST_CALL {
+                if !all {
+                    answers.longest_gap = answers.longest_gap.max(last.elapsed());
+                }
+                return answers;
             }
-            None => {}
         }
         let mut buffer = [0; 8];
-        if client.recv_from(&mut buffer).is_ok() && outstanding.remove(&u64::from_be_bytes(buffer)) {
-            longest_gap = longest_gap.max(last_answer.elapsed());
-            last_answer = Instant::now();
+        // Number 0 is an answer to the first question of all, which came late.
+        if client.recv_from(&mut buffer).is_ok() && u64::from_be_bytes(buffer) > 0 {
+            answers.numbers.insert(u64::from_be_bytes(buffer));
+            answers.longest_gap = answers.longest_gap.max(last.elapsed());
+            last = Instant::now();
         }
     }
-    if !outstanding.is_empty() {
-        longest_gap = longest_gap.max(last_answer.elapsed());
-    }
-    Ok(Count {
-        from,
-        to: target.ip(),
-        sent,
-        lost: u64::try_from(outstanding.len())?,
-        longest_gap_milliseconds: u64::try_from(longest_gap.as_millis())?,
-    })
 }

@@ -40,6 +40,24 @@ pub enum Kind {
     Host,
 }
 
+/// What a container engine gives to a container that asks for nothing (capabilities(7); the default of Docker and containerd).
+const CONTAINER_CAPABILITIES: [&str; 14] = [
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    "net_raw",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+];
+
 /// A node after defaults and kind are merged into it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -64,10 +82,10 @@ pub struct NodeDefinition {
     pub sysctls: BTreeMap<String, String>,
     /// containerlab's management network. Only `none` can be had here.
     pub network_mode: Option<String>,
-    /// Capabilities for containers; nodes of this runner have all of them.
+    /// Capabilities that the command has beside a container's usual ones, if it is not privileged.
     #[serde(default)]
     pub cap_add: Vec<String>,
-    /// Whether a container gets all capabilities; no meaning here.
+    /// Whether the command has all capabilities, which is the default.
     pub privileged: Option<bool>,
     /// A group for drawings; no meaning here.
     pub group: Option<String>,
@@ -144,6 +162,14 @@ impl NodeDefinition {
     /// What it is; `linux` unless told.
     pub fn kind(&self) -> Kind {
         self.kind.unwrap_or_default()
+    }
+
+    /// The capabilities that the node's command may have; none: all.
+    pub(crate) fn capabilities(&self) -> Option<Vec<String>> {
+        let name = |name: &str| name.trim_start_matches("CAP_").to_lowercase();
+        let usual = CONTAINER_CAPABILITIES.into_iter().map(str::to_owned);
+        (self.privileged == Some(false))
+            .then(|| usual.chain(self.cap_add.iter().map(|added| name(added))).collect())
     }
 
     /// containerlab's merge: lists add up, maps merge, of single values the node's own wins.

@@ -299,6 +299,9 @@ impl Peer {
                 self.outbound.set_limit(&self.config);
                 if self.config.max_prefixes_in != old.max_prefixes_in {
                     self.inbound.set_limit(&self.config);
+                    if self.resume_at.take().is_some() {
+                        self.start();
+                    }
                 }
                 if self.config.import != old.import {
                     self.inbound.set_policy(&self.config);

@@ -200,6 +200,9 @@ async fn too_many_prefixes_end_the_session() {
         status.last_error.as_ref().is_some_and(|(error, _)| error.contains("Maximum Number of Prefixes"))
     };
     a.status(&b, told).await;
+    // A higher limit need not wait for the end of the pause.
+    b.peers([(&a, PeerConfig { max_prefixes_in: Some(2), ..b.waits_for(&a) })]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28"]).await;
 }
 
 #[tokio::test]

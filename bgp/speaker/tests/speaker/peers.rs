@@ -118,20 +118,55 @@ async fn a_connection_from_elsewhere_is_closed_unanswered() {
     assert_eq!(b.established(&a).await.counters.established, 1);
 }
 
+/// What a peer says to become Established.
+fn opening(node: &Node) -> BytesMut {
+    let open = Open {
+        asn: node.asn(),
+        hold_time: HoldTime::DEFAULT,
+        router_id: RouterId::new(1).unwrap(),
+        capabilities: vec![Capability::FourOctetAsn(node.asn())],
+    };
+    let mut bytes = BytesMut::new();
+    open.encode(&mut bytes);
+    encode_keepalive(&mut bytes);
+    bytes
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_up_the_receipt_and_nothing_piles_up() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    // TCP itself shall hold little.
+    std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096").unwrap();
+    let idle = PeerConfig { hold_time: HoldTime::DEFAULT, ..b.waits_for(&a) };
+    b.peers([(&a, idle)]).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind((a.address(), 0).into()).unwrap();
+    let mut stream = socket.connect((b.address(), b.port).into()).await.unwrap();
+    stream.write_all(&opening(&a)).await.unwrap();
+    b.established(&a).await;
+
+    let prefixes: Vec<String> =
+        (0..40_000).map(|n| format!("10.{}.{}.{}/32", n >> 16, (n >> 8) & 255, n & 255)).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let receipt = b.tell(&a, &prefixes).await;
+    let sent = |status: &PeerStatus| status.families[&AfiSafi::Ipv4Unicast].advertised;
+    let status = b.status(&a, |status| sent(status) > 0).await;
+    assert!(sent(&status) < 20_000, "{} prefixes packed for a peer that reads none", sent(&status));
+    assert!(!receipt.is_flushed());
+
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+    within_deadline(receipt.flushed()).await;
+    b.status(&a, |status| sent(status) == 40_000).await;
+    reading.abort();
+}
+
 #[tokio::test]
 async fn a_session_that_is_over_within_one_read_leaves_nothing_behind() {
     let (a, b) = (Node::new(1), Node::new(2));
     b.peers([(&a, b.waits_for(&a))]).await;
-    let open = Open {
-        asn: a.asn(),
-        hold_time: HoldTime::DEFAULT,
-        router_id: RouterId::new(1).unwrap(),
-        capabilities: vec![Capability::FourOctetAsn(a.asn())],
-    };
     // A's whole life at once: routes, and a NOTIFICATION behind them.
-    let mut bytes = BytesMut::new();
-    open.encode(&mut bytes);
-    encode_keepalive(&mut bytes);
+    let mut bytes = opening(&a);
     let mut rib = AdjRibOut::new();
     let as_path =
         AsPath { segments: vec![AsPathSegment { kind: SegmentKind::Sequence, asns: vec![a.asn()] }] };

@@ -130,7 +130,22 @@ impl ApiServer {
     /// Creates the Pod and makes it running and ready, with its addresses.
     pub async fn run_pod(&self, pod: &TestPod) -> Result<()> {
         self.create_pod(pod).await?;
+        self.start_pod(pod).await
+    }
+
+    /// Makes a Pod that was created running and ready, with its addresses: what its kubelet reports at the end of its
+    /// start.
+    pub async fn start_pod(&self, pod: &TestPod) -> Result<()> {
         self.patch_pod_status(&pod.namespace, &pod.name, pod.running()).await
+    }
+
+    /// The Pod's UID.
+    pub async fn pod_uid(&self, namespace: &str, name: &str) -> Result<String> {
+        let pod = Api::<Pod>::namespaced(self.client(), namespace)
+            .get(name)
+            .await
+            .with_context(|| format!("cannot read pod {namespace}/{name}"))?;
+        pod.metadata.uid.with_context(|| format!("pod {namespace}/{name} has no UID"))
     }
 
     /// Merges `status` into the Pod's, for instance `{"phase": "Succeeded"}`.

@@ -1,0 +1,334 @@
+//! The scene: a ToR (BIRD) and two nodes on one subnet, and a Kubernetes API behind the ToR's address.
+//!
+//! The nodes reach the API server over the same wire as the ToR's BGP, as they do in a rack. Agents log in as a user
+//! that may list and watch three kinds, and the API server writes down all that this user asks.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use kube::api::Api;
+use plainroute_tests::kubelab::objects::TestPod;
+use plainroute_tests::kubelab::{ApiServer, Options, User};
+use plainroute_tests::netns::{Netns, veth};
+use plainroute_tests::routers::{Bird, Family, Router, Table};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::SOON;
+use super::node::Node;
+
+pub(crate) const A: &str = "172.16.0.1";
+pub(crate) const B: &str = "172.16.0.2";
+const TOR: &str = "172.16.0.254";
+/// Who the agents are.
+const USER: &str = "plainroute-agent";
+/// The negotiated hold time, so that an outage of seconds outlasts it several times.
+pub(crate) const HOLD_TIME: Duration = Duration::from_secs(6);
+
+/// What differs from test to test; of two values the first is node-a's.
+pub(crate) struct Scene {
+    /// `withdraw` of the BGPAdvertisement.
+    pub(crate) withdraw: &'static str,
+    /// For how long the ToR shall keep a restarting agent's routes, in seconds.
+    pub(crate) restart_time: [u16; 2],
+    /// Whether the ToR knows graceful restart at all.
+    pub(crate) tor_helps: [bool; 2],
+}
+
+impl Default for Scene {
+    fn default() -> Self {
+        Scene { withdraw: "{}", restart_time: [120, 120], tor_helps: [true, true] }
+    }
+}
+
+pub(crate) struct Cluster {
+    // Dropped in this order: who talks before whom they talk to.
+    pub(crate) a: Node,
+    pub(crate) b: Node,
+    pub(crate) tor: Arc<Bird>,
+    pub(crate) api: ApiServer,
+    directory: TempDir,
+    _tor_ns: Netns,
+}
+
+impl Cluster {
+    /// Everything but the agents. Namespaces `erp` and `crm` (label `team`) have a pool each, 10.20.0.0/24 and
+    /// 10.30.0.0/24.
+    pub(crate) async fn without_agents(scene: Scene) -> Result<Cluster> {
+        let tor_ns = Netns::new("tor")?;
+        tor_ns.exec("ip link add subnet type bridge")?;
+        tor_ns.address("subnet", &format!("{TOR}/24"))?;
+        tor_ns.up("subnet")?;
+        let directory = tempfile::Builder::new().prefix("prt-e2e-").tempdir()?;
+        let api = start_api(&tor_ns, directory.path()).await?;
+        let tor = Arc::new(Bird::launch(&tor_ns, &tor_config(&scene))?);
+        let node = |index: usize, name, address: &str| -> Result<Node> {
+            let config = |disk: &Path| agent_config(name, disk, &api, &scene, index);
+            let node = Node::new(name, address, config)?;
+            veth((&tor_ns, name), (&node.ns, "eth0"))?;
+            tor_ns.run(&["ip", "link", "set", name, "master", "subnet"])?;
+            node.ns.address("eth0", &format!("{address}/24"))?;
+            node.ns.run(&["ip", "route", "add", "default", "via", TOR])?;
+            Ok(node)
+        };
+        let (a, b) = (node(0, "node-a", A)?, node(1, "node-b", B)?);
+        for node in [&a, &b] {
+            api.create_node(node.name, &[node.address]).await?;
+        }
+        for name in ["erp", "crm"] {
+            api.create_namespace(name, &[("team", name)]).await?;
+        }
+        Ok(Cluster { a, b, tor, api, directory, _tor_ns: tor_ns })
+    }
+
+    /// With both agents running and their sessions up.
+    pub(crate) async fn start(scene: Scene) -> Result<Cluster> {
+        let mut cluster = Self::without_agents(scene).await?;
+        cluster.a.start_agent()?;
+        cluster.b.start_agent()?;
+        cluster.await_sessions()?;
+        Ok(cluster)
+    }
+
+    pub(crate) fn await_sessions(&self) -> Result<()> {
+        for node in [&self.a, &self.b] {
+            self.tor.await_state(node.address, "established", SOON).with_context(|| node.last_words())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the ToR's table is exactly this: host addresses and the nodes that they lie behind.
+    pub(crate) fn await_routes(&self, routes: &[(&str, &str)]) -> Result<()> {
+        let wanted: Table = routes
+            .iter()
+            .map(|(address, node)| Ok((format!("{address}/32"), BTreeSet::from([node.parse()?]))))
+            .collect::<Result<_>>()?;
+        let what = format!("exactly {routes:?}");
+        self.tor
+            .await_learned(Family::V4, &what, SOON, &|table| *table == wanted)
+            .with_context(|| self.a.last_words() + &self.b.last_words())
+            .map(drop)
+    }
+
+    /// [`await_routes`](Self::await_routes), telling how long that took after `cause`.
+    pub(crate) fn time_routes(&self, what: &str, cause: Instant, routes: &[(&str, &str)]) -> Result<()> {
+        self.await_routes(routes)?;
+        println!("{what}: {} ms until BIRD showed it", cause.elapsed().as_millis());
+        Ok(())
+    }
+
+    /// A running Pod on a node to which somebody else's route leads.
+    pub(crate) async fn run_pod(&self, node: &Node, name: &str, address: &str) -> Result<()> {
+        node.path_of_others(name, address)?;
+        self.api.run_pod(&erp_pod(node, name, address)?).await
+    }
+
+    /// A running Pod on a node that libcni left a result for.
+    pub(crate) async fn run_cni_pod(&self, node: &Node, name: &str, address: &str) -> Result<()> {
+        let pod = erp_pod(node, name, address)?;
+        self.api.create_pod(&pod).await?;
+        node.cni_result("erp", name, &self.api.pod_uid("erp", name).await?, address)?;
+        self.api.start_pod(&pod).await
+    }
+
+    /// From here on the ToR's log is new.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.tor.log().len())
+    }
+
+    /// What the ToR has logged since.
+    pub(crate) fn log_since(&self, mark: &Mark) -> TorLog {
+        TorLog(self.tor.log().split_off(mark.0))
+    }
+
+    /// Checks that the agents asked for nothing but what their role allows, and that it sufficed.
+    pub(crate) fn check_requests(&self) -> Result<()> {
+        let log = std::fs::read_to_string(audit_log(self.directory.path()))?;
+        let mut asked = BTreeSet::new();
+        // The last line may be half written.
+        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        for line in whole.lines() {
+            let event: Value = serde_json::from_str(line).with_context(|| format!("audit event {line}"))?;
+            let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
+            ensure!(code < 400, "an agent's request was refused: {event}");
+            let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            asked.insert((word(&event["verb"]), word(&event["objectRef"]["resource"])));
+            if event["objectRef"]["resource"] == "pods" {
+                let uri = word(&event["requestURI"]);
+                ensure!(
+                    uri.contains("fieldSelector=spec.nodeName"),
+                    "Pods of every node are asked for: {uri}"
+                );
+            }
+        }
+        for resource in ["pods", "namespaces", "nodes"] {
+            ensure!(asked.contains(&("watch".into(), resource.into())), "no watch of {resource}: {asked:?}");
+        }
+        let allowed = |(verb, resource): &&(String, String)| {
+            ["list", "watch"].contains(&verb.as_str())
+                && ["pods", "namespaces", "nodes"].contains(&resource.as_str())
+        };
+        let more: Vec<_> = asked.iter().filter(|request| !allowed(request)).collect();
+        ensure!(more.is_empty(), "more was asked than the role allows: {more:?}");
+        Ok(())
+    }
+}
+
+/// A Pod of the namespace `erp`.
+pub(crate) fn erp_pod(node: &Node, name: &str, address: &str) -> Result<TestPod> {
+    Ok(TestPod::new("erp", name, node.name).address(address.parse::<std::net::IpAddr>()?))
+}
+
+/// A moment in the ToR's log.
+pub(crate) struct Mark(usize);
+
+/// What BIRD itself wrote down: it logs each change of its table, also those that are over before anybody looks.
+pub(crate) struct TorLog(String);
+
+impl TorLog {
+    /// The prefixes that were removed from its table.
+    pub(crate) fn removed(&self) -> BTreeSet<&str> {
+        let removed = self.0.lines().filter_map(|line| line.split_once(".ipv4 > removed ["));
+        removed.filter_map(|(_, rest)| rest.split_whitespace().nth(1)).collect()
+    }
+
+    /// Whether it says anything of a prefix.
+    pub(crate) fn mentions(&self, prefix: &str) -> bool {
+        self.0.lines().any(|line| line.split_whitespace().any(|word| word == prefix))
+    }
+
+    /// Whether it says this of a node's session.
+    pub(crate) fn says(&self, node: &Node, what: &str) -> bool {
+        let name = protocol(node.name);
+        self.0.lines().any(|line| line.contains(&format!(" {name}: {what}")))
+    }
+}
+
+impl fmt::Display for TorLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn protocol(node: &str) -> String {
+    node.replace('-', "_")
+}
+
+async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
+    let policy = directory.join("audit-policy.yaml");
+    let rules = json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{ "level": "Metadata", "users": [USER] }, { "level": "None" }],
+    });
+    std::fs::write(&policy, rules.to_string())?;
+    let arguments = vec![
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-log-path={}", audit_log(directory).display()),
+    ];
+    let options = Options {
+        listen: TOR.parse()?,
+        netns: Some(tor.name().to_owned()),
+        users: vec![User { name: USER.into(), groups: Vec::new() }],
+        standby: true,
+        arguments,
+        ..Options::default()
+    };
+    let api = ApiServer::start_with(options).await?;
+    let rules = json!([
+        { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes"], "verbs": ["list", "watch"] },
+    ]);
+    let role = json!({ "metadata": { "name": USER }, "rules": rules });
+    api.create::<ClusterRole>(Api::all(api.client()), role).await?;
+    let binding = json!({
+        "metadata": { "name": USER },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
+    });
+    api.create::<ClusterRoleBinding>(Api::all(api.client()), binding).await?;
+    Ok(api)
+}
+
+fn audit_log(directory: &Path) -> PathBuf {
+    directory.join("audit.log")
+}
+
+fn tor_config(scene: &Scene) -> String {
+    let mut config = format!("router id {TOR};\nlog stderr all;\nprotocol device {{}}\n");
+    for ((node, address), helps) in [("node-a", A), ("node-b", B)].into_iter().zip(scene.tor_helps) {
+        let restart = if helps { "aware" } else { "off" };
+        let name = protocol(node);
+        write!(
+            config,
+            "protocol bgp {name} {{\n\
+             \x20   debug {{ states, routes, events }};\n\
+             \x20   local {TOR} as 64600; neighbor {address} as 64512; passive;\n\
+             \x20   graceful restart {restart};\n\
+             \x20   ipv4 {{ import all; export none; }};\n\
+             }}\n"
+        )
+        .expect("a String takes all");
+    }
+    config
+}
+
+fn agent_config(node: &str, disk: &Path, api: &ApiServer, scene: &Scene, index: usize) -> String {
+    let disk = disk.display();
+    let kubeconfig = api.kubeconfig_of(USER);
+    let kubeconfig = kubeconfig.display();
+    let hold_time = HOLD_TIME.as_secs();
+    let restart_time = scene.restart_time[index];
+    let withdraw = scene.withdraw;
+    format!(
+        r#"
+apiVersion: plainroute.dev/v1alpha1
+kind: AgentConfig
+metadata: {{ name: default }}
+spec:
+  nodeName: {node}
+  source: {{ kubernetes: {{ kubeconfig: {kubeconfig} }} }}
+  adminSocket: {disk}/agent.sock
+  stateDir: {disk}/state
+---
+apiVersion: plainroute.dev/v1alpha1
+kind: BGPPeer
+metadata: {{ name: tor }}
+spec:
+  localASN: 64512
+  peerASN: 64600
+  peerAddress: {TOR}
+  families: [ipv4-unicast]
+  timers: {{ connectRetryTimeSeconds: 1, holdTimeSeconds: {hold_time}, keepAliveTimeSeconds: 2 }}
+  gracefulRestart: {{ enabled: true, restartTimeSeconds: {restart_time} }}
+---
+apiVersion: plainroute.dev/v1alpha1
+kind: BGPAdvertisement
+metadata: {{ name: pods }}
+spec:
+  types: [PodIP]
+  withdraw: {withdraw}
+---
+apiVersion: plainroute.dev/v1alpha1
+kind: IPPool
+metadata: {{ name: erp }}
+spec:
+  ipRanges: [{{ cidr: 10.20.0.0/24 }}]
+  namespaceSelector: {{ matchLabels: {{ team: erp }} }}
+  allocation: External
+---
+apiVersion: plainroute.dev/v1alpha1
+kind: IPPool
+metadata: {{ name: crm }}
+spec:
+  ipRanges: [{{ cidr: 10.30.0.0/24 }}]
+  namespaceSelector: {{ matchLabels: {{ team: crm }} }}
+  allocation: External
+"#
+    )
+}

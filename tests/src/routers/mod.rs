@@ -134,9 +134,9 @@ fn await_ready(daemon: &mut Daemon, what: &str, mut ask: impl FnMut() -> Result<
     ended.map_or(Ok(()), Err)
 }
 
-/// Reads `what` from a JSON value as an address.
+/// Reads a JSON value as an address; of a link-local one without the interface.
 fn address(value: &serde_json::Value) -> Option<IpAddr> {
-    value.as_str()?.parse().ok()
+    value.as_str()?.split('%').next()?.parse().ok()
 }
 
 /// Whether a socket or another file is there.

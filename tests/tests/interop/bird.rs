@@ -7,10 +7,7 @@ use plainroute_tests::netns::Netns;
 use plainroute_tests::routers::{Bird, Family};
 
 use crate::scenario::scenarios;
-use crate::{
-    FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address,
-    router_address,
-};
+use crate::{FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name};
 
 scenarios!(Bird:
     routes_come_change_and_go,
@@ -22,6 +19,10 @@ scenarios!(Bird:
     its_restart_keeps_its_routes,
     only_the_right_password_establishes,
     either_side_may_connect,
+    one_session_carries_both_families,
+    a_link_local_session_carries_both_families,
+    leaving_for_good_takes_the_routes_along,
+    only_full_ttls_pass_ttl_security,
     a_wrong_as_is_refused_and_said,
 );
 
@@ -37,19 +38,35 @@ fn config(setup: Setup) -> Result<String> {
     if setup.passive {
         writeln!(text, "passive;")?;
     }
+    if setup.ttl_security {
+        writeln!(text, "ttl security on;")?;
+    }
     writeln!(text, "}}")?;
     for family in FAMILIES {
         let (name, default) = (family_name(family), default_route(family));
         let disabled = if setup.default_routes { "" } else { "disabled;" };
         writeln!(
             text,
-            "protocol static default_{name} {{ {name}; {disabled} route {default} unreachable; }}\n\
-             protocol bgp node_{name} from node {{ local {} as {ROUTER_ASN}; neighbor {} as {};\n\
-             {name} {{ import all; export where source = RTS_STATIC; }}; }}",
-            router_address(family),
-            our_address(family),
+            "protocol static default_{name} {{ {name}; {disabled} route {default} unreachable; }}"
+        )?;
+    }
+    for session in setup.sessions.list() {
+        let interface = if session.link_local { "%eth0" } else { "" };
+        writeln!(
+            text,
+            "protocol bgp node_{} from node {{\nlocal {} as {ROUTER_ASN};\nneighbor {}{interface} as {};",
+            family_name(session.families[0]),
+            session.router_address,
+            session.our_address,
             setup.our_asn
         )?;
+        for family in session.families {
+            let extended = session.link_local && *family == Family::V4;
+            let extended = if extended { "extended next hop;" } else { "" };
+            let name = family_name(*family);
+            writeln!(text, "{name} {{ import all; export where source = RTS_STATIC; {extended} }};")?;
+        }
+        writeln!(text, "}}")?;
     }
     Ok(text)
 }

@@ -8,10 +8,7 @@ use plainroute_tests::routers::{Exabgp, Family};
 use serde_json::Value;
 
 use crate::scenario::scenarios;
-use crate::{
-    FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address,
-    router_address,
-};
+use crate::{Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address};
 
 scenarios!(Exabgp:
     routes_come_change_and_go,
@@ -20,28 +17,29 @@ scenarios!(Exabgp:
     it_restarts_and_hears_it_all_again,
     without_graceful_restart_the_routes_go,
     only_the_right_password_establishes,
+    one_session_carries_both_families,
     a_wrong_as_is_refused_and_said,
 );
 
 fn config(setup: Setup) -> Result<String> {
     let mut text = String::new();
-    for family in FAMILIES {
-        let password =
-            setup.password.map(|password| format!("md5-password '{password}';")).unwrap_or_default();
-        let routes = match setup.default_routes {
-            true => format!("static {{ route {} next-hop self; }}", default_route(family)),
-            false => String::new(),
-        };
+    for session in setup.sessions.list() {
+        let password = setup.password.map(|password| format!("md5-password '{password}';"));
+        let routes = session.families.iter().filter(|_| setup.default_routes);
+        let routes: String =
+            routes.map(|family| format!("route {} next-hop self; ", default_route(*family))).collect();
+        let families: String =
+            session.families.iter().map(|family| format!("{} unicast; ", family_name(*family))).collect();
         writeln!(
             text,
             "neighbor {} {{\nrouter-id {ROUTER_V4};\nlocal-address {};\nlocal-as {ROUTER_ASN};\npeer-as {};\n\
-             adj-rib-out true;\n{password}\ncapability {{ route-refresh enable; }}\n\
-             family {{ {} unicast; }}\n{routes}\n\
+             adj-rib-out true;\n{}\ncapability {{ route-refresh enable; }}\n\
+             family {{ {families}}}\nstatic {{ {routes}}}\n\
              api {{ processes [ events ]; neighbor-changes; receive {{ parsed; update; }} }}\n}}",
-            our_address(family),
-            router_address(family),
+            session.our_address,
+            session.router_address,
             setup.our_asn,
-            family_name(family)
+            password.unwrap_or_default(),
         )?;
     }
     Ok(text)

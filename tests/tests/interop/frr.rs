@@ -7,7 +7,7 @@ use plainroute_tests::netns::Netns;
 use plainroute_tests::routers::{Family, Frr};
 
 use crate::scenario::scenarios;
-use crate::{FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, family_name, our_address};
+use crate::{Neighbour, ROUTER_ASN, ROUTER_V4, Setup, family_name, our_address};
 
 scenarios!(Frr:
     routes_come_change_and_go,
@@ -19,6 +19,10 @@ scenarios!(Frr:
     its_restart_keeps_its_routes,
     only_the_right_password_establishes,
     either_side_may_connect,
+    one_session_carries_both_families,
+    a_link_local_session_carries_both_families,
+    leaving_for_good_takes_the_routes_along,
+    only_full_ttls_pass_ttl_security,
     a_wrong_as_is_refused_and_said,
 );
 
@@ -30,8 +34,8 @@ fn config(setup: Setup) -> Result<String> {
     if setup.graceful_restart {
         text += " bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n";
     }
-    for family in FAMILIES {
-        let us = our_address(family);
+    for session in setup.sessions.list() {
+        let us = session.our_address;
         writeln!(text, " neighbor {us} remote-as {}\n neighbor {us} timers connect 1", setup.our_asn)?;
         if let Some(password) = setup.password {
             writeln!(text, " neighbor {us} password {password}")?;
@@ -39,14 +43,19 @@ fn config(setup: Setup) -> Result<String> {
         if setup.passive {
             writeln!(text, " neighbor {us} passive")?;
         }
-    }
-    for family in FAMILIES {
-        let us = our_address(family);
-        writeln!(text, " address-family {} unicast\n  neighbor {us} activate", family_name(family))?;
-        if setup.default_routes {
-            writeln!(text, "  neighbor {us} default-originate")?;
+        if setup.ttl_security {
+            writeln!(text, " neighbor {us} ttl-security hops 1")?;
         }
-        writeln!(text, " exit-address-family")?;
+        if session.link_local {
+            writeln!(text, " neighbor {us} interface eth0\n neighbor {us} capability extended-nexthop")?;
+        }
+        for family in session.families {
+            writeln!(text, " address-family {} unicast\n  neighbor {us} activate", family_name(*family))?;
+            if setup.default_routes {
+                writeln!(text, "  neighbor {us} default-originate")?;
+            }
+            writeln!(text, " exit-address-family")?;
+        }
     }
     Ok(text)
 }

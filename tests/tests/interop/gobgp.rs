@@ -7,7 +7,7 @@ use plainroute_tests::netns::Netns;
 use plainroute_tests::routers::{Family, Gobgp};
 
 use crate::scenario::scenarios;
-use crate::{FAMILIES, Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address};
+use crate::{Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address};
 
 scenarios!(Gobgp:
     routes_come_change_and_go,
@@ -17,17 +17,21 @@ scenarios!(Gobgp:
     without_graceful_restart_the_routes_go,
     only_the_right_password_establishes,
     either_side_may_connect,
+    one_session_carries_both_families,
+    a_link_local_session_carries_both_families,
+    leaving_for_good_takes_the_routes_along,
+    only_full_ttls_pass_ttl_security,
     a_wrong_as_is_refused_and_said,
 );
 
 fn config(setup: Setup) -> Result<String> {
     let mut text = format!("[global.config]\nas = {ROUTER_ASN}\nrouter-id = \"{ROUTER_V4}\"\n");
-    for family in FAMILIES {
+    for session in setup.sessions.list() {
+        let interface = if session.link_local { "%eth0" } else { "" };
         writeln!(
             text,
-            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}",
-            our_address(family),
-            setup.our_asn
+            "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}{interface}\"\npeer-as = {}",
+            session.our_address, setup.our_asn
         )?;
         if let Some(password) = setup.password {
             writeln!(text, "auth-password = \"{password}\"")?;
@@ -39,13 +43,18 @@ fn config(setup: Setup) -> Result<String> {
             "[neighbors.graceful-restart.config]\nenabled = {}\nrestart-time = 60",
             setup.graceful_restart
         )?;
-        writeln!(
-            text,
-            "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{}-unicast\"\n\
-             [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = {}",
-            family_name(family),
-            setup.graceful_restart
-        )?;
+        if setup.ttl_security {
+            writeln!(text, "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255")?;
+        }
+        for family in session.families {
+            writeln!(
+                text,
+                "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{}-unicast\"\n\
+                 [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = {}",
+                family_name(*family),
+                setup.graceful_restart
+            )?;
+        }
     }
     Ok(text)
 }
@@ -53,6 +62,9 @@ fn config(setup: Setup) -> Result<String> {
 impl Neighbour for Gobgp {
     const ATTRIBUTES: [&'static str; 3] =
         ["{Communities: 64512:100}", "{LargeCommunity: [ 64512:1:2]}", "{Med: 50}"];
+
+    /// 3.10 takes an IPv6 session in which every packet has a hop limit of 1.
+    const TTL_SECURITY: &'static [Family] = &[Family::V4];
 
     fn launch_as(netns: &Netns, setup: Setup) -> Result<Gobgp> {
         Gobgp::launch(netns, &config(setup)?)

@@ -29,12 +29,64 @@ const OUR_V6: &str = "fd00::1";
 const ROUTER_V4: &str = "172.16.0.254";
 const ROUTER_V6: &str = "fd00::254";
 
+const OUR_LINK_LOCAL: &str = "fe80::1";
+const ROUTER_LINK_LOCAL: &str = "fe80::254";
+
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// How a router is set up, as far as scenarios differ. It has one session over IPv4 for IPv4 routes and one over IPv6 for
-/// IPv6 routes.
+/// Which sessions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sessions {
+    /// One over IPv4 for IPv4 routes, and one over IPv6 for IPv6 routes.
+    OnePerFamily,
+    /// One over IPv4 for both.
+    OverIpv4,
+    /// One over link-local addresses for both; IPv4 routes have an IPv6 next hop (RFC 8950).
+    OverLinkLocal,
+}
+
+/// One session: whom it is with, and which families it carries.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    our_address: &'static str,
+    router_address: &'static str,
+    families: &'static [Family],
+    link_local: bool,
+}
+
+impl Sessions {
+    fn list(self) -> &'static [Session] {
+        const V4: Session = Session {
+            our_address: OUR_V4,
+            router_address: ROUTER_V4,
+            families: &[Family::V4],
+            link_local: false,
+        };
+        const V6: Session = Session {
+            our_address: OUR_V6,
+            router_address: ROUTER_V6,
+            families: &[Family::V6],
+            link_local: false,
+        };
+        const LINK_LOCAL: Session = Session {
+            our_address: OUR_LINK_LOCAL,
+            router_address: ROUTER_LINK_LOCAL,
+            families: &FAMILIES,
+            link_local: true,
+        };
+        match self {
+            Sessions::OnePerFamily => const { &[V4, V6] },
+            Sessions::OverIpv4 => const { &[Session { families: &FAMILIES, ..V4 }] },
+            Sessions::OverLinkLocal => const { &[LINK_LOCAL] },
+        }
+    }
+}
+
+/// How a router is set up, as far as scenarios differ.
 #[derive(Clone, Copy, Debug)]
 struct Setup {
+    /// Its sessions with us.
+    sessions: Sessions,
     /// The AS that it takes us for.
     our_asn: u32,
     /// TCP MD5.
@@ -45,16 +97,20 @@ struct Setup {
     graceful_restart: bool,
     /// It announces a default route of each family from its configuration, so also after a restart.
     default_routes: bool,
+    /// It believes only packets that no router has forwarded (RFC 5082).
+    ttl_security: bool,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
         Setup {
+            sessions: Sessions::OnePerFamily,
             our_asn: OUR_ASN,
             password: None,
             passive: false,
             graceful_restart: false,
             default_routes: false,
+            ttl_security: false,
         }
     }
 }
@@ -69,6 +125,9 @@ trait Neighbour: Router + Sized {
 
     /// Whether it tells its routes again when asked for a refresh.
     const ANSWERS_REFRESH: bool = true;
+
+    /// The families over which its TTL security works.
+    const TTL_SECURITY: &'static [Family] = &FAMILIES;
 
     /// Starts it.
     fn launch_as(netns: &Netns, setup: Setup) -> Result<Self>;
@@ -96,7 +155,11 @@ impl Link {
     fn new() -> Link {
         let (ours, theirs) = (Netns::new("node").unwrap(), Netns::new("router").unwrap());
         veth((&ours, "eth0"), (&theirs, "eth0")).unwrap();
-        for (netns, v4, v6) in [(&ours, OUR_V4, OUR_V6), (&theirs, ROUTER_V4, ROUTER_V6)] {
+        for (netns, v4, v6, link_local) in
+            [(&ours, OUR_V4, OUR_V6, OUR_LINK_LOCAL), (&theirs, ROUTER_V4, ROUTER_V6, ROUTER_LINK_LOCAL)]
+        {
+            netns.exec("ip address flush dev eth0 scope link").unwrap();
+            netns.address("eth0", &format!("{link_local}/64")).unwrap();
             netns.address("eth0", &format!("{v4}/24")).unwrap();
             netns.address("eth0", &format!("{v6}/64")).unwrap();
         }

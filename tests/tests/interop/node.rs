@@ -1,12 +1,13 @@
 //! Our side: a speaker whose sockets are in a namespace, driven from the test's thread.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use plainroute_bgp::session::{GracefulRestartConfig, State};
-use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, Prefix, RouterId};
+use plainroute_bgp::{AfiSafi, Asn, HoldTime, Prefix, RouterId};
 use plainroute_speaker::{
     OriginAttributes, Originated, PeerConfig, PeerName, PeerStatus, ReceivedRoute, Speaker, SpeakerConfig,
     StopMode,
@@ -15,41 +16,53 @@ use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::Family;
 use tokio::sync::oneshot;
 
-use crate::{DEADLINE, FAMILIES, Neighbour, OUR_ASN, OUR_V4, ROUTER_ASN, ip, router_address};
+use crate::{DEADLINE, Neighbour, OUR_ASN, OUR_V4, ROUTER_ASN, Session, Sessions, ip, router_address};
 
 /// What a node that means to come back offers.
 pub(crate) const GRACEFUL: GracefulRestartConfig =
     GracefulRestartConfig { restart_time: 60, notification: false };
 
-/// The peer of a family: each family has a session over its own kind of address.
+/// The peer of one of the sessions that are one per family.
 pub(crate) fn peer(family: Family) -> PeerName {
-    PeerName::from(match family {
-        Family::V4 => "router-v4",
-        Family::V6 => "router-v6",
-    })
+    PeerName::from(router_address(family))
 }
 
-/// Both peers, each changed by `change`.
+/// The peers of the usual sessions, each changed by `change`.
 pub(crate) fn peers<R: Neighbour>(change: impl Fn(&mut PeerConfig)) -> BTreeMap<PeerName, PeerConfig> {
-    let peer_config = |family| {
-        let mut config = peer_config(family);
+    peers_of::<R>(Sessions::OnePerFamily, change)
+}
+
+/// The peers of these sessions, each named by its address and changed by `change`.
+pub(crate) fn peers_of<R: Neighbour>(
+    sessions: Sessions,
+    change: impl Fn(&mut PeerConfig),
+) -> BTreeMap<PeerName, PeerConfig> {
+    let configured = |session: &Session| {
+        let mut config = peer_config(session);
         config.listen_port = if R::LISTENS { 0 } else { 179 };
         change(&mut config);
-        config
+        (PeerName::from(session.router_address), config)
     };
-    FAMILIES.into_iter().map(|family| (peer(family), peer_config(family))).collect()
+    sessions.list().iter().map(configured).collect()
 }
 
-fn peer_config(family: Family) -> PeerConfig {
+fn peer_config(session: &Session) -> PeerConfig {
     let asn = |number| Asn::new(number).unwrap();
     let router_id: RouterId = OUR_V4.parse().unwrap();
-    let address = ip(router_address(family));
-    let mut config = PeerConfig::new(asn(OUR_ASN), asn(ROUTER_ASN), router_id, address);
-    config.families = Families::from_iter([match family {
-        Family::V4 => AfiSafi::Ipv4Unicast,
-        Family::V6 => AfiSafi::Ipv6Unicast,
-    }]);
+    let mut config = PeerConfig::new(asn(OUR_ASN), asn(ROUTER_ASN), router_id, ip(session.router_address));
+    config.families = session
+        .families
+        .iter()
+        .map(|family| match family {
+            Family::V4 => AfiSafi::Ipv4Unicast,
+            Family::V6 => AfiSafi::Ipv6Unicast,
+        })
+        .collect();
     config.hold_time = HoldTime::new(9).unwrap();
+    if session.link_local {
+        config.interface = Some("eth0".to_owned());
+        config.extended_next_hop = true;
+    }
     config
 }
 
@@ -58,6 +71,8 @@ pub(crate) struct Node {
     speaker: Speaker,
     /// Dropped: the thread ends, and whatever runs on it.
     running: oneshot::Sender<()>,
+    /// What was applied last.
+    configured: RefCell<BTreeMap<PeerName, PeerConfig>>,
     thread: JoinHandle<()>,
     /// For the calls of the test's thread; it has no sockets.
     caller: tokio::runtime::Runtime,
@@ -73,7 +88,7 @@ impl Node {
             let _ = ended.await;
         });
         let caller = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        Node { speaker: speaker.recv().unwrap(), running, thread, caller }
+        Node { speaker: speaker.recv().unwrap(), running, configured: RefCell::default(), thread, caller }
     }
 
     /// A speaker with these peers.
@@ -89,21 +104,21 @@ impl Node {
     }
 
     pub(crate) fn apply(&self, peers: BTreeMap<PeerName, PeerConfig>) {
-        self.call("apply", self.speaker.apply(peers)).unwrap();
+        self.call("apply", self.speaker.apply(peers.clone())).unwrap();
+        self.configured.replace(peers);
     }
 
-    /// Originates exactly these prefixes, each to the peer of its family; returns when TCP has them.
+    /// Originates exactly these prefixes, each to the peer that has its family; returns when TCP has them.
     pub(crate) fn originate(&self, prefixes: &[&str], attributes: &OriginAttributes) {
         let attributes = Arc::new(attributes.clone());
-        let originated = |text: &&str| {
-            let prefix: Prefix = text.parse().unwrap();
-            let family = match prefix.family() {
-                AfiSafi::Ipv4Unicast => Family::V4,
-                AfiSafi::Ipv6Unicast => Family::V6,
-            };
-            Originated { peer: peer(family), prefix, attributes: attributes.clone() }
-        };
-        let routes = prefixes.iter().map(originated).collect();
+        let mut routes = Vec::new();
+        for prefix in prefixes.iter().map(|text| text.parse::<Prefix>().unwrap()) {
+            for (peer, config) in self.configured.borrow().iter() {
+                if config.families.contains(prefix.family()) {
+                    routes.push(Originated { peer: peer.clone(), prefix, attributes: attributes.clone() });
+                }
+            }
+        }
         self.call("flush", async { self.speaker.originate("test", routes).await.flushed().await });
     }
 
@@ -129,10 +144,14 @@ impl Node {
         result.unwrap()
     }
 
+    /// Waits until every peer is Established.
     pub(crate) fn await_established(&self) {
-        for family in FAMILIES {
-            self.await_status(family, "Established", |status| status.state == State::Established);
-        }
+        let result = wait_until("every peer to be Established", DEADLINE, || {
+            let peers = self.speaker.peers().borrow().clone();
+            let all = peers.values().all(|status| status.state == State::Established);
+            if all && !peers.is_empty() { Ok(()) } else { Err(format!("{peers:?}")) }
+        });
+        result.unwrap();
     }
 
     /// Waits until the accepted routes of the family's peer satisfy a condition.
@@ -151,7 +170,7 @@ impl Node {
 
     /// Stops the speaker as `mode` says, and its thread.
     pub(crate) fn stop(self, mode: StopMode) {
-        let Node { speaker, running, thread, caller } = self;
+        let Node { speaker, running, thread, caller, configured: _ } = self;
         let stopped = caller.block_on(async { tokio::time::timeout(DEADLINE, speaker.stop(mode)).await });
         assert!(stopped.is_ok(), "the speaker did not stop within {DEADLINE:?}");
         drop(running);

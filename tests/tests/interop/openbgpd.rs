@@ -18,6 +18,9 @@ scenarios!(Openbgpd:
     without_graceful_restart_the_routes_go,
     only_the_right_password_establishes,
     either_side_may_connect,
+    one_session_carries_both_families,
+    leaving_for_good_takes_the_routes_along,
+    only_full_ttls_pass_ttl_security,
     a_wrong_as_is_refused_and_said,
 );
 
@@ -26,18 +29,24 @@ fn config(setup: Setup) -> Result<String> {
     if setup.default_routes {
         FAMILIES.iter().for_each(|family| text += &format!("network {}\n", default_route(*family)));
     }
-    for family in FAMILIES {
-        let other = match family {
-            Family::V4 => "IPv6",
-            Family::V6 => "IPv4",
-        };
-        writeln!(text, "neighbor {} {{\nremote-as {}", our_address(family), setup.our_asn)?;
-        writeln!(text, "announce {other} none")?;
+    for session in setup.sessions.list() {
+        writeln!(text, "neighbor {} {{\nremote-as {}", session.our_address, setup.our_asn)?;
+        for family in FAMILIES {
+            let announced = if session.families.contains(&family) { "unicast" } else { "none" };
+            let name = match family {
+                Family::V4 => "IPv4",
+                Family::V6 => "IPv6",
+            };
+            writeln!(text, "announce {name} {announced}")?;
+        }
         if let Some(password) = setup.password {
             writeln!(text, "tcp md5sig password {password}")?;
         }
         if setup.passive {
             writeln!(text, "passive")?;
+        }
+        if setup.ttl_security {
+            writeln!(text, "ttl-security yes")?;
         }
         writeln!(text, "}}")?;
     }
@@ -51,6 +60,9 @@ impl Neighbour for Openbgpd {
 
     /// 7.7 takes every negotiated family for one that is not; mended since (openbgpd-portable issue 46).
     const ANSWERS_REFRESH: bool = false;
+
+    /// 7.7 takes an IPv6 session in which every packet has a hop limit of 1, on Linux.
+    const TTL_SECURITY: &'static [Family] = &[Family::V4];
 
     fn launch_as(netns: &Netns, setup: Setup) -> Result<Openbgpd> {
         Openbgpd::launch(netns, &config(setup)?)

@@ -1,17 +1,18 @@
 //! What every router must pass, written once. [`scenarios`] makes the tests of one router.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use plainroute_bgp::session::State;
+use plainroute_bgp::session::{GracefulRestartConfig, State};
 use plainroute_bgp::{Families, Prefix};
 use plainroute_speaker::{ImportRule, OriginAttributes, Password, PeerStatus, SpeakerConfig, StopMode};
-use plainroute_tests::netns::wait_until;
+use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::{Family, Table};
 
-use crate::node::{GRACEFUL, Node, peers};
+use crate::node::{GRACEFUL, Node, peer, peers, peers_of};
 use crate::{
-    DEADLINE, FAMILIES, Link, Neighbour, OUR_ASN, ROUTER_ASN, Setup, default_route, ip, our_address,
-    router_address,
+    DEADLINE, FAMILIES, Link, Neighbour, OUR_ASN, OUR_V4, OUR_V6, ROUTER_ASN, Sessions, Setup, default_route,
+    ip, our_address, router_address,
 };
 
 const ONE: [&str; 2] = ["10.20.0.10/32", "fd20::10/128"];
@@ -43,10 +44,10 @@ fn plain() -> OriginAttributes {
     OriginAttributes::default()
 }
 
-/// The prefixes that the router has from us.
-fn ours(table: &Table, family: Family) -> Vec<String> {
-    let our: IpAddr = ip(our_address(family));
-    table.iter().filter(|(_, hops)| hops.contains(&our)).map(|(prefix, _)| prefix.clone()).collect()
+/// The prefixes that the router has through us. The link-local address alone does not count: ours has a global one too.
+fn ours(table: &Table) -> Vec<String> {
+    let through_us = |hops: &BTreeSet<IpAddr>| hops.contains(&ip(OUR_V4)) || hops.contains(&ip(OUR_V6));
+    table.iter().filter(|(_, hops)| through_us(hops)).map(|(prefix, _)| prefix.clone()).collect()
 }
 
 /// Waits until the router has exactly these prefixes from us, both families, through our addresses.
@@ -55,16 +56,21 @@ fn await_table<R: Neighbour>(router: &R, prefixes: &[&str]) {
         let mut expected: Vec<&str> =
             prefixes.iter().copied().filter(|p| p.contains(':') == (family == Family::V6)).collect();
         expected.sort_unstable();
-        let condition = |table: &Table| ours(table, family) == expected;
+        let condition = |table: &Table| ours(table) == expected;
         router.await_learned(family, &format!("{expected:?}"), DEADLINE, &condition).unwrap();
     }
 }
 
-/// Both ends say Established.
+/// Both ends say Established, of the usual sessions.
 fn await_established<R: Neighbour>(node: &Node, router: &R) {
+    await_sessions(node, router, Sessions::OnePerFamily);
+}
+
+/// Both ends say Established.
+fn await_sessions<R: Neighbour>(node: &Node, router: &R, sessions: Sessions) {
     node.await_established();
-    for family in FAMILIES {
-        router.await_state(ip(our_address(family)), "established", DEADLINE).unwrap();
+    for session in sessions.list() {
+        router.await_state(ip(session.our_address), "established", DEADLINE).unwrap();
     }
 }
 
@@ -118,6 +124,28 @@ pub(crate) fn routes_come_change_and_go<R: Neighbour>() {
     await_table(&router, &[]);
     FAMILIES.iter().for_each(|family| assert!(established_once(&node.status(*family))));
     node.stop(StopMode::Withdraw);
+}
+
+/// One session over IPv4 for both families; IPv6 routes have the IPv6 address beside ours as next hop.
+pub(crate) fn one_session_carries_both_families<R: Neighbour>() {
+    carries_both_families::<R>(Sessions::OverIpv4);
+}
+
+/// The unnumbered cable of a data centre: one session over link-local addresses, IPv4 through an IPv6 next hop.
+pub(crate) fn a_link_local_session_carries_both_families<R: Neighbour>() {
+    carries_both_families::<R>(Sessions::OverLinkLocal);
+}
+
+fn carries_both_families<R: Neighbour>(sessions: Sessions) {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup { sessions, ..Setup::default() }).unwrap();
+    let node = Node::with(&link.ours, peers_of::<R>(sessions, |_| ()));
+    node.initial_sync_done();
+    await_sessions(&node, &router, sessions);
+    node.originate(&BOTH, &plain());
+    await_table(&router, &BOTH);
+    node.originate(&TWO, &plain());
+    await_table(&router, &TWO);
 }
 
 /// What the router tells comes in only where a rule says so, and goes when the router takes it back.
@@ -244,7 +272,7 @@ pub(crate) fn our_restart_keeps_the_routes<R: Neighbour>() {
             })
             .unwrap();
             let kept = router.learned(family).unwrap();
-            assert_eq!(ours(&kept, family), [of(family, ONE), of(family, TWO)], "kept while we are away");
+            assert_eq!(ours(&kept), [of(family, ONE), of(family, TWO)], "kept while we are away");
         }
         node = Node::start(&link.ours, RESTARTED);
         node.apply(graceful());
@@ -280,6 +308,61 @@ pub(crate) fn without_graceful_restart_the_routes_go<R: Neighbour>() {
     await_table(&router, &BOTH);
     node.stop(StopMode::Retain);
     await_table(&router, &[]);
+}
+
+/// Leaving for good: the routes go at once, although the router would keep them for one that restarts.
+pub(crate) fn leaving_for_good_takes_the_routes_along<R: Neighbour>() {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
+    for mode in [StopMode::HardReset, StopMode::Withdraw] {
+        // With the N bit a plain Cease would keep them too, where the router knows RFC 8538.
+        let restart = GracefulRestartConfig { notification: true, ..GRACEFUL };
+        let node = Node::with(&link.ours, peers::<R>(|config| config.graceful_restart = Some(restart)));
+        node.originate(&BOTH, &plain());
+        node.initial_sync_done();
+        await_table(&router, &BOTH);
+        node.stop(mode);
+        await_table(&router, &[]);
+    }
+}
+
+/// TTL security: a speaker that sends with a TTL of 1 is dropped by the router's kernel; one that sends with 255 is heard.
+pub(crate) fn only_full_ttls_pass_ttl_security<R: Neighbour>() {
+    for family in R::TTL_SECURITY {
+        let link = Link::new();
+        let setup = Setup { ttl_security: true, passive: true, ..Setup::default() };
+        let router = R::launch_as(&link.theirs, setup).unwrap();
+        let only = |ttl_security| {
+            let mut peers = peers::<R>(|config| config.ttl_security = ttl_security);
+            peers.retain(|name, _| *name == peer(*family));
+            peers
+        };
+        let node = Node::with(&link.ours, only(None));
+        node.initial_sync_done();
+        node.originate(&ONE, &plain());
+        wait_until("packets dropped for their TTL", DEADLINE, || match ttl_drops(&link.theirs) {
+            0 => Err("none"),
+            _ => Ok(()),
+        })
+        .unwrap();
+        assert_eq!(node.status(*family).counters.established, 0);
+        // The router did not hear us close either, and would wait for minutes on the connection that it took.
+        stopped(router);
+        let router = R::launch_as(&link.theirs, setup).unwrap();
+        node.apply(only(Some(1)));
+        node.await_established();
+        let prefix = of(*family, ONE);
+        router.await_learned(*family, prefix, DEADLINE, &|table| ours(table) == [prefix]).unwrap();
+    }
+}
+
+/// How many TCP packets the namespace's kernel has dropped for a TTL that was too low.
+fn ttl_drops(netns: &Netns) -> u64 {
+    let statistics = netns.run(&["cat", "/proc/net/netstat"]).unwrap();
+    let mut lines = statistics.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut columns = names.split_whitespace().zip(values.split_whitespace());
+    columns.find(|(name, _)| *name == "TCPMinTTLDrop").unwrap().1.parse().unwrap()
 }
 
 /// The router crashes and we keep its route until it is back.

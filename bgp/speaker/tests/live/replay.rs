@@ -50,7 +50,8 @@ fn cases(sort: Sort) -> (Vec<Case>, usize) {
     let text = include_str!("../../../proto/tests/data/frr-rfc7606/cases.json");
     let all: Vec<Value> = serde_json::from_str(text).unwrap();
     let key = if sort == Sort::External { "ebgp" } else { "ibgp" };
-    let applies = |case: &&Value| !case["skip_sorts"].as_array().unwrap().iter().any(|skipped| skipped == key);
+    let applies =
+        |case: &&Value| !case["skip_sorts"].as_array().unwrap().iter().any(|skipped| skipped == key);
     (all.iter().filter(applies).map(|case| read(case, key)).collect(), all.len())
 }
 

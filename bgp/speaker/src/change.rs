@@ -2,7 +2,9 @@
 //!
 //! One table decides for every field. It destructures [`PeerConfig`] whole, so a new field does not compile until
 //! it has a line here. The registry reports by it and the peer task acts by it.
-use std::fmt;
+use std::{fmt, net::Ipv4Addr};
+
+use plainroute_bgp::{Asn, RouterId};
 
 use crate::{PeerConfig, PeerName};
 
@@ -58,16 +60,40 @@ impl fmt::Display for Effect {
     }
 }
 
-/// What one field's change costs, cheapest first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Cost {
+/// What the change of one field costs, cheapest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cost {
+    /// The session stays and nothing is sent.
     Silent,
+    /// The session stays; routes are asked for or sent again.
     Refresh,
+    /// The session is built anew.
     Reset,
+}
+
+/// What a change of each field of [`PeerConfig`] costs: the table that decides, for people to read.
+pub fn change_costs() -> Vec<(Field, Cost)> {
+    // Any peer will do, as the costs do not depend on it.
+    let router_id = RouterId::new(1).expect("1 is not 0");
+    let any = PeerConfig::new(Asn::TRANS, Asn::TRANS, router_id, Ipv4Addr::LOCALHOST.into());
+    table(&any, &any).into_iter().map(|(field, cost, _)| (field, cost)).collect()
 }
 
 /// What becomes of the session when `old` turns into `new`.
 pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
+    let table = table(old, new);
+    let changed = || table.iter().filter(|(_, _, changed)| *changed);
+    let fields = changed().map(|(field, _, _)| *field).collect();
+    match changed().map(|(_, cost, _)| *cost).max() {
+        None => Effect::Unchanged,
+        Some(Cost::Silent) => Effect::Silent { fields },
+        Some(Cost::Refresh) => Effect::Refreshed { fields },
+        Some(Cost::Reset) => Effect::Reset { fields },
+    }
+}
+
+/// Every field, its cost, and whether it differs.
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 22] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -93,7 +119,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
         import,
         blocked,
     } = new;
-    let table = [
+    [
         // Said in the OPEN, so both sides must say it again.
         ("localASN", Reset, *local_asn != old.local_asn),
         ("peerASN", Reset, *peer_asn != old.peer_asn),
@@ -120,15 +146,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
         ("maxPrefixes.in", Silent, *max_prefixes_in != old.max_prefixes_in),
         ("maxPrefixes.out", Refresh, *max_prefixes_out != old.max_prefixes_out),
         ("import", Refresh, *import != old.import),
-    ];
-    let changed = || table.iter().filter(|(_, _, changed)| *changed);
-    let fields = changed().map(|(field, _, _)| *field).collect();
-    match changed().map(|(_, cost, _)| *cost).max() {
-        None => Effect::Unchanged,
-        Some(Cost::Silent) => Effect::Silent { fields },
-        Some(Cost::Refresh) => Effect::Refreshed { fields },
-        Some(Cost::Reset) => Effect::Reset { fields },
-    }
+    ]
 }
 
 #[cfg(test)]

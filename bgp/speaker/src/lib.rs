@@ -27,7 +27,7 @@ mod socket;
 mod speaker;
 mod status;
 
-pub use change::{Effect, Field, PeerChange};
+pub use change::{Cost, Effect, Field, PeerChange, change_costs};
 pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, PeerName, SpeakerConfig};
 pub use learned::{Learned, LearnedPath};
 pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute};

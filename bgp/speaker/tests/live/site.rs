@@ -98,10 +98,10 @@ impl Site {
 
     /// Waits until so many UPDATEs were taken in without loss of the session.
     pub(crate) async fn taken(&self, number: u8, updates: u64, lost: u64) -> Result<PeerStatus> {
-        let over =
-            |status: &PeerStatus| status.counters.updates_received >= updates || status.counters.lost > lost;
+        let gone = |status: &PeerStatus| status.counters.lost > lost || status.state != State::Established;
+        let over = |status: &PeerStatus| status.counters.updates_received >= updates || gone(status);
         let status = self.wait(number, over).await?;
-        if status.counters.lost > lost || status.state != State::Established {
+        if gone(&status) {
             bail!("the session was lost: {:?}", status.last_error.map(|(error, _)| error));
         }
         Ok(status)

@@ -1,0 +1,288 @@
+//! Every field of a peer, changed while its session stands and another peer's beside it; and the page of the
+//! documentation that says what each change costs.
+use std::{fmt::Write, fs, path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, RouterId, session::GracefulRestartConfig};
+use plainroute_speaker::{
+    Cost, Effect, Field, OriginAttributes, Originated, Password, PeerChange, PeerConfig, change_costs,
+};
+
+use crate::{
+    peer::RawPeer,
+    site::{Site, Sort, free_port, name, prefix},
+};
+
+type Edit = fn(&mut PeerConfig);
+
+/// The peer that is changed, and the one that must not notice.
+const SUBJECT: u8 = 2;
+const WITNESS: u8 = 3;
+
+/// A change of each field that leaves the configuration valid.
+const EDITS: [(Field, Edit); 22] = [
+    ("localASN", |config| config.local_asn = Asn::new(65010).unwrap()),
+    ("peerASN", |config| config.peer_asn = Asn::new(65011).unwrap()),
+    ("routerID", |config| config.router_id = RouterId::new(7).unwrap()),
+    ("holdTimeSeconds", |config| config.hold_time = HoldTime::new(60).unwrap()),
+    ("gracefulRestart", |config| {
+        config.graceful_restart = Some(GracefulRestartConfig { restart_time: 60, notification: false });
+    }),
+    ("families", |config| config.families = Families::from_iter([AfiSafi::Ipv4Unicast])),
+    ("extendedNextHop", |config| config.extended_next_hop = true),
+    ("peerAddress", |config| config.peer_address = "127.0.0.9".parse().unwrap()),
+    ("interface", |config| config.interface = Some("lo".into())),
+    ("localAddress", |config| config.local_address = Some("127.0.0.1".parse().unwrap())),
+    ("ebgpMultihop", |config| config.ebgp_multihop = 2),
+    ("ttlSecurity", |config| config.ttl_security = Some(1)),
+    ("password", |config| config.password = Some(Password::new(b"s3cret").unwrap())),
+    ("blocked", |config| config.blocked = Some("the secret is missing".into())),
+    ("peerPort", |config| config.peer_port = 1790),
+    ("listenPort", |config| config.listen_port = free_port()),
+    ("passive", |config| config.passive = false),
+    ("connectRetryTimeSeconds", |config| config.connect_retry = Duration::from_secs(9)),
+    ("keepAliveTimeSeconds", |config| config.keepalive = Some(Duration::from_secs(25))),
+    ("maxPrefixes.in", |config| config.max_prefixes_in = Some(1000)),
+    ("maxPrefixes.out", |config| config.max_prefixes_out = Some(1)),
+    ("import", |config| config.import.truncate(2)),
+];
+
+struct Scene {
+    site: Site,
+    subject: RawPeer,
+    witness: RawPeer,
+}
+
+impl Scene {
+    /// Both peers Established, with two routes told to the subject.
+    async fn new() -> Result<Scene> {
+        let site = Site::new([(SUBJECT, Sort::External), (WITNESS, Sort::Internal)]).await;
+        let route = |text| Originated {
+            peer: name(SUBJECT),
+            prefix: prefix(text),
+            attributes: OriginAttributes::default().into(),
+        };
+        site.speaker.originate("test", vec![route("10.1.0.0/28"), route("10.2.0.0/28")]).await;
+        let subject = establish(&site).await?;
+        let witness = RawPeer::establish(&site, WITNESS).await?;
+        Ok(Scene { site, subject, witness })
+    }
+
+    /// Changes the subject, looks whether that costs what is claimed, and changes it back.
+    async fn check(&mut self, field: Field, edit: Edit, claimed: Cost) -> Result<()> {
+        let Scene { site, subject, witness } = self;
+        let (before, other) = (site.status(SUBJECT), site.status(WITNESS));
+        let mut peers = site.configs();
+        edit(peers.get_mut(&name(SUBJECT)).context("the subject is configured")?);
+        let changes = site.apply(peers).await?;
+        let change = |number, effect| PeerChange { peer: name(number), effect };
+        let effect = match claimed {
+            Cost::Silent => Effect::Silent { fields: vec![field] },
+            Cost::Refresh => Effect::Refreshed { fields: vec![field] },
+            Cost::Reset => Effect::Reset { fields: vec![field] },
+        };
+        let wanted = [change(SUBJECT, effect), change(WITNESS, Effect::Unchanged)];
+        ensure!(changes == wanted, "answered {changes:?}");
+        observe(site, subject, claimed, &before).await?;
+
+        witness.marker_arrives(site).await.context("the other peer")?;
+        let after = site.status(WITNESS);
+        ensure!((after.since, after.counters.lost) == (other.since, 0), "the other session is another one");
+        ensure!(
+            after.counters.messages_sent == other.counters.messages_sent,
+            "the other peer was told something"
+        );
+
+        site.apply(site.configs()).await?;
+        if claimed == Cost::Reset {
+            *subject = establish(site).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the subject sees, whatever the speaker says.
+async fn observe(
+    site: &Site,
+    subject: &mut RawPeer,
+    claimed: Cost,
+    before: &plainroute_speaker::PeerStatus,
+) -> Result<()> {
+    let counters = before.counters;
+    match claimed {
+        Cost::Reset => {
+            let refusal = subject.refusal().await?;
+            // Other Configuration Change (RFC 4486).
+            ensure!((refusal.code, refusal.subcode) == (6, 6), "{refusal}");
+            site.wait(SUBJECT, |status| status.counters.lost == counters.lost + 1).await?;
+            return Ok(());
+        }
+        Cost::Refresh => {
+            let told = |status: &plainroute_speaker::PeerStatus| {
+                status.counters.messages_sent > counters.messages_sent || status.counters.lost > counters.lost
+            };
+            site.wait(SUBJECT, told).await?;
+        }
+        Cost::Silent => {}
+    }
+    subject.marker_arrives(site).await?;
+    let after = site.status(SUBJECT);
+    ensure!(
+        (after.since, after.counters.lost) == (before.since, counters.lost),
+        "the session is another one"
+    );
+    let more = after.counters.messages_sent - counters.messages_sent;
+    ensure!((claimed == Cost::Silent) == (more == 0), "{more} messages were sent");
+    Ok(())
+}
+
+/// A session with the subject in which its two routes were told. The listener and the peer's task take a change
+/// in their own time, so the first connections may be refused.
+async fn establish(site: &Site) -> Result<RawPeer> {
+    let mut attempt = RawPeer::establish(site, SUBJECT).await;
+    for _ in 0..100 {
+        if attempt.is_ok() {
+            break;
+        }
+        attempt = RawPeer::establish(site, SUBJECT).await;
+    }
+    site.wait(SUBJECT, |status| status.families[&AfiSafi::Ipv4Unicast].advertised == 2).await?;
+    attempt
+}
+
+#[tokio::test]
+async fn each_field_costs_what_the_table_says() {
+    let costs = change_costs();
+    assert_eq!(
+        EDITS.map(|(field, _)| field).to_vec(),
+        costs.iter().map(|(field, _)| *field).collect::<Vec<_>>()
+    );
+    let mut scene = Scene::new().await.unwrap();
+    for ((field, edit), (_, cost)) in EDITS.into_iter().zip(costs) {
+        scene.check(field, edit, cost).await.with_context(|| format!("{field}: {cost:?}")).unwrap();
+    }
+    assert_eq!(scene.site.status(WITNESS).counters.established, 1);
+}
+
+/// Negative control: what the subject sees does not fit another cost than the table's.
+#[tokio::test]
+async fn another_cost_is_found() {
+    for (place, claimed, complaint) in [
+        (3, Cost::Silent, "session"),
+        (21, Cost::Silent, "were sent"),
+        (14, Cost::Reset, "without a NOTIFICATION"),
+    ] {
+        let mut scene = Scene::new().await.unwrap();
+        let (field, edit) = EDITS[place];
+        let answered = scene.check(field, edit, claimed).await.expect_err(field);
+        assert!(answered.to_string().contains("answered"), "{answered:#}");
+
+        let mut scene = Scene::new().await.unwrap();
+        let before = scene.site.status(SUBJECT);
+        let mut peers = scene.site.configs();
+        edit(peers.get_mut(&name(SUBJECT)).unwrap());
+        scene.site.apply(peers).await.unwrap();
+        if claimed == Cost::Reset {
+            // The peer says good-bye itself, lest the check wait for what does not come.
+            scene.subject.send(&crate::peer::message(crate::peer::NOTIFICATION, &[6, 2])).await.unwrap();
+        }
+        let seen = observe(&scene.site, &mut scene.subject, claimed, &before).await.expect_err(field);
+        assert!(format!("{seen:#}").contains(complaint), "{field}: {seen:#}");
+    }
+}
+
+/// The fields of a BGPPeer, which of the table's fields each becomes, and what else is to be known.
+const BGP_PEER: [(&str, &[Field], &str); 28] = [
+    ("nodeSelector", &[], "a node that is no longer selected ceases its session; the others see nothing"),
+    ("localASN", &["localASN"], ""),
+    ("peerASN", &["peerASN"], ""),
+    (
+        "peerAddress",
+        &["peerAddress", "interface"],
+        "a link-local address names its interface, `fe80::1%eth0`",
+    ),
+    ("interface", &["peerAddress", "interface"], "once another address is found there"),
+    ("autoDiscovery", &["peerAddress", "interface"], "once another address is found"),
+    ("peerPort", &["peerPort"], "the next connection uses it"),
+    ("localAddress", &["localAddress"], ""),
+    ("routerID", &["routerID"], ""),
+    ("listenPort", &["listenPort"], "connections that stand stay"),
+    ("ebgpMultihop", &["ebgpMultihop"], ""),
+    ("ttlSecurity", &["ttlSecurity"], ""),
+    ("passive", &["passive"], ""),
+    (
+        "authSecretRef",
+        &["password", "blocked"],
+        "only if the password itself is another one, or cannot be had",
+    ),
+    ("authFile", &["password", "blocked"], "only if the password itself is another one, or cannot be had"),
+    ("timers.connectRetryTimeSeconds", &["connectRetryTimeSeconds"], ""),
+    ("timers.holdTimeSeconds", &["holdTimeSeconds"], "the OPEN says it"),
+    ("timers.keepAliveTimeSeconds", &["keepAliveTimeSeconds"], "no more than a third of the hold time"),
+    ("gracefulRestart.enabled", &["gracefulRestart"], "the OPEN says it"),
+    ("gracefulRestart.restartTimeSeconds", &["gracefulRestart"], "the OPEN says it"),
+    ("gracefulRestart.longLivedStaleTimeSeconds", &[], "not offered yet (RFC 9494)"),
+    ("bfd", &[], "BFD runs beside the BGP session (RFC 5882), and the OPEN says nothing of it"),
+    ("families", &["families"], "the OPEN says it"),
+    ("maxPrefixes.in", &["maxPrefixes.in"], "holds for what comes from then on"),
+    (
+        "maxPrefixes.out",
+        &["maxPrefixes.out"],
+        "what is beyond the limit is withdrawn, what is within it sent",
+    ),
+    ("import", &["import"], "what is held is judged again, the rest asked for (RFC 2918)"),
+    ("metadata.labels", &[], "advertisements may select another set of peers: routes are sent or withdrawn"),
+    ("metadata.name", &[], "another name is another peer: the one is removed, the other added"),
+];
+
+fn page() -> String {
+    let costs = change_costs();
+    let mut page = "# What a change of a BGPPeer costs\n\n\
+        Made from the table by which the speaker decides (`bgp/speaker/src/change.rs`); a test of each line changes the\n\
+        field while the session stands (`bgp/speaker/tests/live/change.rs`). Where several fields change at once, the\n\
+        dearest decides. No change of one peer touches the session of another.\n\n\
+        - **silent**: the session stays and nothing is sent.\n\
+        - **soft refresh**: the session stays; routes are sent again, or asked for again.\n\
+        - **reset**: Cease / Other Configuration Change (RFC 4486), and the session is built anew at once.\n\
+        - **not the session's**: handled outside of the session, as the last column says.\n\n\
+        | field of `spec` | a change is | remarks |\n|---|---|---|\n"
+        .to_owned();
+    for (field, becomes, remark) in BGP_PEER {
+        let cost = becomes.iter().map(|field| cost(&costs, field)).max();
+        let word = match cost {
+            None => "not the session's",
+            Some(Cost::Silent) => "silent",
+            Some(Cost::Refresh) => "soft refresh",
+            Some(Cost::Reset) => "reset",
+        };
+        writeln!(page, "| `{field}` | {word} | {remark} |").unwrap();
+    }
+    page
+}
+
+fn cost(costs: &[(Field, Cost)], field: &str) -> Cost {
+    let found = costs.iter().find(|(name, _)| *name == field);
+    found.unwrap_or_else(|| panic!("the speaker has no field {field}")).1
+}
+
+/// `PLAINROUTE_WRITE_DOCS=1` writes the page.
+#[test]
+fn the_page_is_what_the_code_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/live-change.md");
+    // Only the embedding program, not a BGPPeer, can say this one.
+    for (field, _) in change_costs().iter().filter(|(field, _)| *field != "extendedNextHop") {
+        assert!(
+            BGP_PEER.iter().any(|(_, becomes, _)| becomes.contains(field)),
+            "no line says what {field} is"
+        );
+    }
+    if std::env::var_os("PLAINROUTE_WRITE_DOCS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, page()).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == page(),
+        "docs/reference/live-change.md is stale: run this test with PLAINROUTE_WRITE_DOCS=1"
+    );
+}

@@ -345,7 +345,8 @@ pub(crate) fn only_full_ttls_pass_ttl_security<R: Neighbour>() {
             _ => Ok(()),
         })
         .unwrap();
-        assert_eq!(node.status(*family).counters.established, 0);
+        // A router may read our OPEN before it sets the limit on the connection, but nothing after.
+        assert_ne!(router.state(ip(our_address(*family))).unwrap(), "established");
         // The router did not hear us close either, and would wait for minutes on the connection that it took.
         stopped(router);
         let router = R::launch_as(&link.theirs, setup).unwrap();

@@ -62,8 +62,11 @@ fn what_is_left_out_has_the_contracts_default() {
     assert_eq!((peer.secret(), peer.bfd, peer.families()), (None, None, Families::ALL));
     assert!(peer.import.is_empty());
     assert_eq!((peer.target(), peer.scope()), (PeerTarget::Address(ip("fe80::1")), Some("eth0")));
-    // Apart from what names that very peer, the minimal peer is the contract's.
+    // Apart from what names that very peer, and the pause between attempts to connect (docs/adr/0005), the minimal
+    // peer is the contract's.
     let whole = self::peer(&full);
+    assert_eq!(peer.timers.connect_retry_time_seconds.get(), 1);
+    peer.timers.connect_retry_time_seconds = whole.timers.connect_retry_time_seconds;
     peer.timers.keep_alive_time_seconds = whole.timers.keep_alive_time_seconds;
     assert_eq!(
         (peer.timers, peer.graceful_restart, peer.max_prefixes, peer.peer_port, peer.listen_port),

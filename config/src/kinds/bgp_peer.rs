@@ -412,7 +412,7 @@ fn all_families() -> Vec<Parsed<AfiSafi>> {
 impl Default for Timers {
     fn default() -> Self {
         Timers {
-            connect_retry_time_seconds: Bounded::literal(5),
+            connect_retry_time_seconds: Bounded::literal(1),
             hold_time_seconds: Parsed(HoldTime::new(9).unwrap_or(HoldTime::DEFAULT)),
             keep_alive_time_seconds: None,
         }

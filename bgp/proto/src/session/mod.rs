@@ -136,6 +136,7 @@ impl Session {
         let mut second = Connection::new(Initiator::Peer, Phase::Active, Some(id));
         second.drive(now, Input::Connected, &mut self.shared);
         self.second = Some(second);
+        self.report_state();
         self.settle(now);
         Ok(id)
     }

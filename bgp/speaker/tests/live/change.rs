@@ -265,6 +265,25 @@ fn cost(costs: &[(Field, Cost)], field: &str) -> Cost {
     found.unwrap_or_else(|| panic!("the speaker has no field {field}")).1
 }
 
+/// The page has a line for each field that the reference of the configuration knows, which is made of its types.
+#[test]
+fn every_field_of_a_bgp_peer_has_a_line() {
+    let reference = include_str!("../../../../docs/reference/config.md");
+    let section = reference.split("\n## ").find(|section| section.starts_with("BGPPeer\n")).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `spec.")?.split('`').next());
+    let rows: Vec<&str> = rows.collect();
+    let is_part = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    for row in &rows {
+        let has_line = BGP_PEER.iter().any(|(field, ..)| is_part(row, field) || is_part(field, row));
+        assert!(has_line, "no line says what a change of spec.{row} costs");
+    }
+    for (field, ..) in BGP_PEER.iter().filter(|(field, ..)| !field.starts_with("metadata.")) {
+        assert!(rows.contains(field), "a BGPPeer has no field spec.{field}");
+    }
+}
+
 /// `PLAINROUTE_WRITE_DOCS=1` writes the page.
 #[test]
 fn the_page_is_what_the_code_says() {

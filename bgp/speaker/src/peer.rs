@@ -5,8 +5,8 @@
 //! commands and connections that the peer opened (bounded channels); its sockets; the clock.
 //! Outputs: its status and what it teaches (`watch`, with a nudge to the registry); the version of the desired set
 //! that is done with (`watch`).
-//! Cancelling: the loop awaits in one place, [`Peer::wait`], whose futures are all cancel-safe. A task that is
-//! dropped closes its sockets without NOTIFICATION, as a crash would.
+//! Cancelling: the loop awaits in one place, [`Peer::wait`], whose futures are all cancel-safe, and yields before
+//! it. A task that is dropped closes its sockets without NOTIFICATION, as a crash would.
 mod drive;
 
 use std::{
@@ -154,6 +154,9 @@ impl Peer {
             if self.has_left() {
                 break;
             }
+            // A peer that floods keeps its socket ready, so without this the registry and other peers' tasks would
+            // wait for seconds behind it on their thread.
+            tokio::task::yield_now().await;
             let wake = self.wait().await;
             self.handle(wake);
             while self.lingering.try_join_next().is_some() {}

@@ -51,7 +51,8 @@ pub(super) fn collect(
             say(format!("BGPPeer/{}", peer.name), "NotSupported", refused.clone());
         }
         if peer.spec.bfd.is_some_and(|bfd| bfd.enabled) {
-            let message = "spec.bfd: this version runs no BFD; the hold timer alone notices a silent peer".to_owned();
+            let message =
+                "spec.bfd: this version runs no BFD; the hold timer alone notices a silent peer".to_owned();
             say(format!("BGPPeer/{}", peer.name), "NotSupported", message);
         }
     }

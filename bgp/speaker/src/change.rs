@@ -79,6 +79,25 @@ pub fn change_costs() -> Vec<(Field, Cost)> {
     table(&any, &any).into_iter().map(|(field, cost, _)| (field, cost)).collect()
 }
 
+/// Fields whose change leaves both routers what they are to each other: the AS, the identity and the addresses stay.
+const HITLESS: [Field; 7] = [
+    "holdTimeSeconds",
+    "gracefulRestart",
+    "families",
+    "extendedNextHop",
+    "ebgpMultihop",
+    "ttlSecurity",
+    "password",
+];
+
+/// Whether forwarding may go on while the session is built anew for `fields`: then the reset is a graceful restart
+/// of ours (RFC 4724) where the peer takes part in it.
+pub(crate) fn keeps_forwarding(fields: &[Field]) -> bool {
+    let costs = change_costs();
+    let resets = |field| costs.iter().any(|(name, cost)| name == field && *cost == Cost::Reset);
+    fields.iter().all(|field| !resets(field) || HITLESS.contains(field))
+}
+
 /// What becomes of the session when `old` turns into `new`.
 pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
     let table = table(old, new);
@@ -156,6 +175,20 @@ mod tests {
     use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, RouterId, session::GracefulRestartConfig};
 
     use super::*;
+
+    #[test]
+    fn only_what_leaves_the_two_routers_the_same_keeps_forwarding() {
+        let costs = change_costs();
+        for field in HITLESS {
+            assert!(costs.contains(&(field, Cost::Reset)), "{field}");
+        }
+        assert!(keeps_forwarding(&["holdTimeSeconds", "import"]));
+        for field in
+            ["localASN", "peerASN", "routerID", "peerAddress", "interface", "localAddress", "blocked"]
+        {
+            assert!(!keeps_forwarding(&["holdTimeSeconds", field]), "{field}");
+        }
+    }
     use crate::{ImportRule, Password};
 
     type Edit = fn(&mut PeerConfig);

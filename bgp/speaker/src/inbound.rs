@@ -2,7 +2,11 @@
 //!
 //! Owned by the peer's task. Only what the import rules name is kept; what is kept over a lost session is stale
 //! until the peer tells it again, sends End-of-RIB, or its time runs out.
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use plainroute_bgp::{
     AfiSafi, Families, Prefix,
@@ -17,11 +21,16 @@ use crate::{
     learned::{PeerRoute, PeerRoutes},
 };
 
+/// How long the peer's routes stay while we build the session anew, and as long again until it has sent them all.
+const HOLD: Duration = Duration::from_secs(10);
+
 pub(crate) struct Inbound {
     rib: AdjRibIn,
     policy: ImportPolicy,
     /// When stale routes go, wherever the peer is then.
     stale_until: Option<Instant>,
+    /// We end the session ourselves to build it anew: the peer goes on forwarding, whatever it says of restarts.
+    held: bool,
     end_of_rib: Families,
     /// The routes for the kernel and how many there are of which family, as of the last change but for `dirty`.
     routes: Arc<PeerRoutes>,
@@ -43,6 +52,7 @@ impl Inbound {
             // Refused by `PeerConfig::check` before it gets here.
             policy: policy(config).unwrap_or(ImportPolicy::DENY),
             stale_until: None,
+            held: false,
             end_of_rib: Families::NONE,
             routes: Arc::default(),
             counts: BTreeMap::new(),
@@ -97,16 +107,32 @@ impl Inbound {
     pub(crate) fn session_up(&mut self, now: Instant, config: &PeerConfig, negotiated: &Negotiated) {
         self.rib.session_up(identity(config), config.max_prefixes_in);
         self.end_of_rib = Families::NONE;
-        let waits = negotiated.retained_families().intersection(negotiated.forwarding_preserved());
+        let held = std::mem::take(&mut self.held);
+        let preserved = negotiated.retained_families().intersection(negotiated.forwarding_preserved());
+        let waits = if held { negotiated.families } else { preserved };
         for family in AfiSafi::ALL.into_iter().filter(|family| !waits.contains(*family)) {
             let changes = self.rib.sweep_stale(family);
             self.note(&changes);
         }
         // The restart time was for coming back; as much again is for sending everything.
-        self.stale_until = self.has_stale().then(|| now + negotiated.restart_time());
+        let patience = if held { HOLD } else { negotiated.restart_time() };
+        self.stale_until = self.has_stale().then(|| now + patience);
+    }
+
+    /// The session is about to be built anew at our own wish: what the peer taught stays for a moment, as stale.
+    pub(crate) fn hold(&mut self, now: Instant) {
+        self.held = true;
+        for family in AfiSafi::ALL {
+            let changes = self.rib.mark_stale(family);
+            self.note(&changes);
+        }
+        self.stale_until = self.has_stale().then(|| now + HOLD);
     }
 
     pub(crate) fn session_down(&mut self, now: Instant, reason: &DownReason, negotiated: &Negotiated) {
+        if self.held {
+            return;
+        }
         let kept =
             if reason.retains_routes(negotiated) { negotiated.retained_families() } else { Families::NONE };
         for family in AfiSafi::ALL {
@@ -125,6 +151,7 @@ impl Inbound {
             self.note(&changes);
         }
         self.stale_until = None;
+        self.held = false;
     }
 
     pub(crate) fn apply(&mut self, update: &Update) -> Option<PrefixLimit> {
@@ -146,6 +173,7 @@ impl Inbound {
         let due = self.stale_until.is_some_and(|until| until <= now);
         if due {
             self.stale_until = None;
+            self.held = false;
             for family in AfiSafi::ALL {
                 let changes = self.rib.sweep_stale(family);
                 self.note(&changes);

@@ -283,15 +283,23 @@ impl Peer {
         let effect = change::compare(&old, &self.config);
         match &effect {
             Effect::Unchanged | Effect::Added | Effect::Removed => return,
-            Effect::Reset { .. } => {
+            Effect::Reset { fields } => {
+                let hitless = change::keeps_forwarding(fields) && self.peer_helps_restart();
+                if hitless {
+                    self.inbound.hold(now());
+                }
                 let text = "the configuration of this peer has changed".to_owned();
-                let reason = StopReason::Cease(CeaseReason::OtherConfigurationChange, text);
-                self.session.handle_stop(now(), reason);
+                let cease = StopReason::Cease(CeaseReason::OtherConfigurationChange, text);
+                self.session.handle_stop(now(), if hitless { StopReason::Retain } else { cease });
                 self.drain();
                 self.record.keep_counters(self.session.counters());
                 self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));
-                self.inbound.clear();
-                self.inbound = Inbound::new(&self.config);
+                if hitless {
+                    self.inbound.set_policy(&self.config);
+                } else {
+                    self.inbound.clear();
+                    self.inbound = Inbound::new(&self.config);
+                }
                 self.outbound.set_limit(&self.config);
                 self.resume_at = None;
                 self.start();
@@ -315,6 +323,11 @@ impl Peer {
             }
         }
         info!(peer = %self.name, "{effect}");
+    }
+
+    /// Whether the peer keeps our routes while the session is built anew.
+    fn peer_helps_restart(&self) -> bool {
+        self.session.established().is_some_and(|(_, negotiated)| negotiated.graceful_restart.is_some())
     }
 
     fn accept(&mut self, stream: TcpStream) {

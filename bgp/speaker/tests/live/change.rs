@@ -243,7 +243,9 @@ fn page() -> String {
         dearest decides. No change of one peer touches the session of another.\n\n\
         - **silent**: the session stays and nothing is sent.\n\
         - **soft refresh**: the session stays; routes are sent again, or asked for again.\n\
-        - **reset**: Cease / Other Configuration Change (RFC 4486), and the session is built anew at once.\n\
+        - **reset**: Cease / Other Configuration Change (RFC 4486), and the session is built anew at once. Where both sides\n\
+          offer graceful restart and AS, identity and addresses stay, TCP is closed without NOTIFICATION instead, so that\n\
+          both go on forwarding meanwhile.\n\
         - **not the session's**: handled outside of the session, as the last column says.\n\n\
         | field of `spec` | a change is | remarks |\n|---|---|---|\n"
         .to_owned();

@@ -1,6 +1,6 @@
 //! Restart is not drain, and drain is not uninstall.
-use plainroute_bgp::{AfiSafi, Families, session::State};
-use plainroute_speaker::{Learned, PeerStatus, SpeakerConfig, StopMode};
+use plainroute_bgp::{AfiSafi, Families, HoldTime, session::State};
+use plainroute_speaker::{Learned, PeerConfig, PeerStatus, SpeakerConfig, StopMode};
 
 use crate::network::{Node, pair, prefix, within_deadline};
 
@@ -76,6 +76,56 @@ async fn the_r_bit_is_gone_once_the_restart_is_over() {
     a.status(&b, |status| status.counters.lost == 2).await;
     b.peers([(&a, b.waits_for(&a))]).await;
     assert!(!restarted(&b.established(&a).await));
+}
+
+/// The fewest routes that were learned while `change` happened.
+async fn fewest_learned(node: &Node, change: impl Future<Output = ()>) -> usize {
+    let mut learned = node.speaker.learned();
+    let mut fewest = learned.borrow_and_update().len();
+    tokio::pin!(change);
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = learned.changed() => fewest = fewest.min(learned.borrow_and_update().len()),
+            () = &mut change => return fewest,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_built_anew_for_its_timers_interrupts_no_route_on_either_side() {
+    let (a, b) = settled().await;
+    let taking = PeerConfig { import: b.waits_for(&a).import, ..a.towards(&b) };
+    a.peers([(&b, taking.clone())]).await;
+    b.tell(&a, &["10.9.0.0/28"]).await;
+    b.speaker.initial_sync_done();
+    a.learned_prefixes(&["10.9.0.0/28"]).await;
+    let both = async |change: PeerConfig| {
+        let lost = a.established(&b).await.counters.lost;
+        let again = async {
+            a.peers([(&b, change)]).await;
+            a.status(&b, |status| status.counters.lost == lost + 1 && status.state == State::Established)
+                .await;
+            let told = |status: &PeerStatus| status.families[&AfiSafi::Ipv4Unicast].end_of_rib_received;
+            b.status(&a, told).await;
+            a.status(&b, told).await;
+        };
+        let at_b = std::pin::pin!(fewest_learned(&b, again));
+        fewest_learned_at(&a, at_b).await
+    };
+    let slower = PeerConfig { hold_time: HoldTime::new(30).unwrap(), ..taking };
+    assert_eq!(both(slower.clone()).await, (1, 2), "fewest routes at a and at b");
+
+    // Negative control: another identity is another router, and its predecessor's routes go.
+    let other = PeerConfig { router_id: "192.0.2.99".parse().unwrap(), ..slower };
+    assert_eq!(both(other).await, (0, 0));
+}
+
+/// The fewest routes that were learned here while `other` found its own number.
+async fn fewest_learned_at(node: &Node, other: impl Future<Output = usize>) -> (usize, usize) {
+    let mut there = 0;
+    let here = fewest_learned(node, async { there = other.await }).await;
+    (here, there)
 }
 
 #[tokio::test]

@@ -83,7 +83,10 @@ fn steps(
         address.address, pod.namespace
     )));
     match &address.refused {
-        Some(reason) => steps.push(no(reason.to_string())),
+        Some(reason) => {
+            steps.push(no(reason.to_string()));
+            return steps;
+        }
         None => {
             let to: Vec<&str> = address.advertise.keys().map(String::as_str).collect();
             let by = address.advertised_by.join(", ");
@@ -91,7 +94,7 @@ fn steps(
         }
     }
     steps.push(Step { ok: fate.delivered, text: format!("the kernel's path: {}", fate.path) });
-    if address.refused.is_none() && fate.delivered {
+    if fate.delivered {
         steps.extend(address.advertise.keys().map(|name| {
             let peer = peers.iter().find(|peer| peer.name == *name);
             let state = peer.map_or("unknown", |peer| peer.state.as_str());

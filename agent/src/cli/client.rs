@@ -1,23 +1,24 @@
 //! Asks the agent: one HTTP request over its Unix socket.
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, body::Bytes};
+use hyper::{Request, StatusCode, body::Bytes};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-/// A socket that accepts and then says nothing belongs to an agent that hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::Asked;
 
-/// The answer to `path`, parsed.
-pub(super) fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<T> {
+/// The answer to `path`, parsed. A socket that accepts and then says nothing belongs to an agent that hangs, so
+/// patience has an end.
+pub(super) fn ask<T: DeserializeOwned>(asked: &Asked, path: &str) -> anyhow::Result<T> {
+    let (socket, patience) = (asked.socket.as_path(), asked.patience);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, fetch(socket, path))
+        tokio::time::timeout(patience, fetch(socket, path))
             .await
-            .map_err(|_| anyhow!("the agent on {} did not answer within {PATIENCE:?}", socket.display()))?
+            .map_err(|_| anyhow!("the agent on {} did not answer within {patience:?}", socket.display()))?
     })?;
     serde_json::from_slice(&answer).with_context(|| {
         format!("the agent on {} answered {path} in a form that this version does not know", socket.display())
@@ -26,17 +27,24 @@ pub(super) fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Res
 
 async fn fetch(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.map_err(|error| no_agent(socket, &error))?;
+    let (status, body) = exchange(stream, path)
+        .await
+        .with_context(|| format!("who answers on {} does not speak like an agent", socket.display()))?;
+    match String::from_utf8_lossy(&body).trim() {
+        _ if status.is_success() => Ok(body),
+        "" => bail!("the agent on {} answered {path} with {status}", socket.display()),
+        message => bail!("{message}"),
+    }
+}
+
+async fn exchange(stream: UnixStream, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path).header(hyper::header::HOST, "plainroute").body(Empty::<Bytes>::new())?;
     // It ends with the runtime; an error of the connection shows up as one of the request.
     tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    if !status.is_success() {
-        bail!("{}", String::from_utf8_lossy(&body).trim());
-    }
-    Ok(body)
+    Ok((status, response.into_body().collect().await?.to_bytes()))
 }
 
 fn no_agent(socket: &Path, error: &io::Error) -> anyhow::Error {

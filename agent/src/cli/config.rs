@@ -1,7 +1,8 @@
 //! The commands that read files themselves, as the agent would.
-use std::path::PathBuf;
+use std::{net::Ipv4Addr, path::PathBuf};
 
-use plainroute_config::{Kind, Loaded};
+use plainroute_bgp::RouterId;
+use plainroute_config::{ConfigError, Kind, Loaded};
 use serde::Serialize;
 
 use super::{Output, output::print_value, show::print_plan};
@@ -16,9 +17,12 @@ use crate::{
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Verdict<'a> {
+    /// Whether an agent would take the files.
     valid: bool,
+    /// How many objects they hold; 0 where they are refused.
     objects: usize,
-    errors: Option<&'a plainroute_config::ConfigErrors>,
+    /// Everything that is wrong with them, file by file from top to bottom.
+    errors: Vec<&'a ConfigError>,
 }
 
 pub(super) fn check(paths: &[PathBuf], output: Output) -> anyhow::Result<bool> {
@@ -27,7 +31,10 @@ pub(super) fn check(paths: &[PathBuf], output: Output) -> anyhow::Result<bool> {
     match output {
         Output::Json | Output::Yaml => {
             let objects = loaded.as_ref().map_or(0, |loaded| loaded.objects.len());
-            print_value(&Verdict { valid: errors.is_none(), objects, errors }, output)?;
+            print_value(
+                &Verdict { valid: errors.is_none(), objects, errors: errors.into_iter().flatten().collect() },
+                output,
+            )?;
         }
         Output::Table | Output::Wide => match &loaded {
             Ok(loaded) => anstream::println!("valid: {}", summary(loaded)),
@@ -65,7 +72,13 @@ pub(super) fn plan(paths: &[PathBuf], node: Option<&str>, output: Output) -> any
     let change = Change::Replace { kinds: Kind::ALL.to_vec(), objects };
     index.handle(Feed { source: SourceName::Files, change });
     let snapshot = index.snapshot().unwrap_or_default();
-    let local = Local { node, router_id: None, now: jiff::Timestamp::now() };
-    print_plan(&make_plan(&snapshot, &local), output)?;
+    let unknown = RouterId::try_from(Ipv4Addr::BROADCAST).ok();
+    let local = Local { node, router_id: unknown, now: jiff::Timestamp::now() };
+    let mut plan = make_plan(&snapshot, &local);
+    // Only the node itself knows its first address; that it will have one is no reason to refuse its peers here.
+    for peer in plan.peers.iter_mut().filter(|peer| peer.router_id.as_deref() == unknown.as_ref()) {
+        peer.router_id = None;
+    }
+    print_plan(&plan, output)?;
     Ok(true)
 }

@@ -7,7 +7,7 @@ mod config;
 mod output;
 mod show;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -88,6 +88,14 @@ struct Asked {
     /// The agent's admin socket
     #[arg(long, default_value = DEFAULT_SOCKET, env = "PLAINROUTE_SOCKET", value_name = "PATH")]
     socket: PathBuf,
+    /// Seconds to wait for the answer
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS", hide = true)]
+    patience: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,8 @@
 //! The commands that ask the agent. Each tells whether what it shows is healthy.
+use std::net::IpAddr;
+
+use anyhow::bail;
+
 use super::{
     Asked, Explain, Output, Routes, Which, client,
     output::{Rows, ago, or_dash, print_rows, print_value},
@@ -9,7 +13,7 @@ use crate::{
 };
 
 pub(super) fn peers(asked: &Asked) -> anyhow::Result<bool> {
-    let peers: Vec<PeerView> = client::ask(&asked.socket, "/v1/peers")?;
+    let peers: Vec<PeerView> = client::ask(asked, "/v1/peers")?;
     print_rows(&peers, asked.output, "no BGPPeer serves this node")?;
     Ok(!peers.is_empty() && peers.iter().all(PeerView::is_established))
 }
@@ -19,17 +23,22 @@ pub(super) fn routes(routes: &Routes) -> anyhow::Result<bool> {
     let peer = routes.peer.as_ref().map(|peer| format!("?peer={}", encode(peer))).unwrap_or_default();
     match routes.which {
         Which::Advertised => {
-            let views: Vec<RouteView> = client::ask(&asked.socket, &format!("/v1/routes/advertised{peer}"))?;
+            let views: Vec<RouteView> = client::ask(asked, &format!("/v1/routes/advertised{peer}"))?;
             print_rows(&views, asked.output, "nothing is advertised")?;
             Ok(true)
         }
         Which::Received => {
-            let views: Vec<RouteView> = client::ask(&asked.socket, &format!("/v1/routes/received{peer}"))?;
+            let views: Vec<RouteView> = client::ask(asked, &format!("/v1/routes/received{peer}"))?;
             print_rows(&views, asked.output, "nothing was received that the import rules accept")?;
             Ok(true)
         }
+        Which::Kernel if routes.peer.is_some() => {
+            bail!(
+                "--peer narrows the routes advertised to a peer or received from it, not those of the kernel"
+            )
+        }
         Which::Kernel => {
-            let views: Vec<KernelRouteView> = client::ask(&asked.socket, "/v1/routes/kernel")?;
+            let views: Vec<KernelRouteView> = client::ask(asked, "/v1/routes/kernel")?;
             print_rows(&views, asked.output, "the agent keeps no route in the kernel")?;
             Ok(views.iter().all(|view| view.installed))
         }
@@ -37,20 +46,20 @@ pub(super) fn routes(routes: &Routes) -> anyhow::Result<bool> {
 }
 
 pub(super) fn pods(asked: &Asked) -> anyhow::Result<bool> {
-    let pods: Vec<PodView> = client::ask(&asked.socket, "/v1/pods")?;
+    let pods: Vec<PodView> = client::ask(asked, "/v1/pods")?;
     print_rows(&pods, asked.output, "no Pod is known")?;
     // What is planned and not delivered is an illness; what the rules refuse is their work.
     Ok(pods.iter().all(|pod| pod.reason.as_deref() != Some("NotDelivered")))
 }
 
 pub(super) fn pools(asked: &Asked) -> anyhow::Result<bool> {
-    let pools: Vec<PoolPlan> = client::ask(&asked.socket, "/v1/pools")?;
+    let pools: Vec<PoolPlan> = client::ask(asked, "/v1/pools")?;
     print_rows(&pools, asked.output, "no IPPool is known")?;
     Ok(true)
 }
 
 pub(super) fn plan(asked: &Asked) -> anyhow::Result<bool> {
-    let plan: Plan = client::ask(&asked.socket, "/v1/plan")?;
+    let plan: Plan = client::ask(asked, "/v1/plan")?;
     print_plan(&plan, asked.output)?;
     Ok(true)
 }
@@ -64,13 +73,19 @@ pub(super) fn print_plan(plan: &Plan, output: Output) -> anyhow::Result<()> {
 pub(super) fn explain(explain: &Explain) -> anyhow::Result<bool> {
     let asked = &explain.asked;
     let path = format!("/v1/explain?subject={}", encode(&explain.subject));
-    let explanation: Explanation = client::ask(&asked.socket, &path)?;
+    let explanation: Explanation = client::ask(asked, &path)?;
     match asked.output {
         Output::Json | Output::Yaml => print_value(&explanation, asked.output)?,
         Output::Table | Output::Wide => print_explanation(&explanation),
     }
-    let addresses = &explanation.addresses;
-    Ok(!addresses.is_empty() && addresses.iter().all(|address| address.advertised))
+    let mut addresses = explanation.addresses.iter();
+    // An address may be told of other Pods too, which do not hold it; a Pod wants all of its own.
+    let is_address = explain.subject.parse::<IpAddr>().is_ok();
+    Ok(match addresses.len() {
+        0 => false,
+        _ if is_address => addresses.any(|address| address.advertised),
+        _ => addresses.all(|address| address.advertised),
+    })
 }
 
 fn print_explanation(explanation: &Explanation) {
@@ -89,7 +104,7 @@ fn print_explanation(explanation: &Explanation) {
 }
 
 pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
-    let health: Health = client::ask(&asked.socket, "/v1/check")?;
+    let health: Health = client::ask(asked, "/v1/check")?;
     match asked.output {
         Output::Json | Output::Yaml => print_value(&health, asked.output)?,
         Output::Table | Output::Wide => {

@@ -8,63 +8,13 @@ mod properties;
 
 use std::{
     collections::BTreeSet,
-    fs,
-    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
 };
 
-use plainroute_agent::{
-    plan::{Condition, Plan, PodPlan, PoolPlan, Reason, plan},
-    source::HostLink,
-};
-use serde::{Deserialize, Serialize};
+use common::{plan_of, scenarios};
+use plainroute_agent::plan::{Condition, Plan, PodPlan, PoolPlan, Reason, plan};
+use serde::Serialize;
 use serde_json::Value;
-
-fn scenarios() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut folders: Vec<PathBuf> =
-        fs::read_dir(root).expect("scenarios").map(|entry| entry.expect("a folder").path()).collect();
-    folders.sort();
-    folders
-}
-
-fn text(folder: &Path, file: &str) -> Option<String> {
-    let path = folder.join(file);
-    path.exists().then(|| fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WrittenLink {
-    namespace: String,
-    name: String,
-    #[serde(default)]
-    uid: Option<String>,
-    container_id: String,
-    interface: String,
-    addresses: Vec<IpAddr>,
-}
-
-fn host_links(yaml: &str) -> Vec<HostLink> {
-    let links: Vec<WrittenLink> = serde_saphyr::from_str(yaml).expect("host links");
-    let link = |WrittenLink { namespace, name, uid, container_id, interface, addresses }| HostLink {
-        namespace,
-        name,
-        uid,
-        container_id,
-        interface,
-        addresses,
-    };
-    links.into_iter().map(link).collect()
-}
-
-fn plan_of(folder: &Path) -> Plan {
-    let files = common::objects(&text(folder, "input.yaml").expect("input.yaml"));
-    let cluster = text(folder, "cluster.yaml").map(|yaml| common::objects(&yaml)).unwrap_or_default();
-    let links = text(folder, "host-links.yaml").map(|yaml| host_links(&yaml)).unwrap_or_default();
-    plan(&common::snapshot(files, cluster, links), &common::local())
-}
 
 /// The plan without what its user wrote of the peers, which no rule of the plan touches.
 #[derive(Serialize)]

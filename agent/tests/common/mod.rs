@@ -1,11 +1,19 @@
-//! What the suites of the pure parts share: objects from YAML, an index fed with them, a plan at a fixed time.
+//! What the suites of the pure parts share: objects from YAML, an index fed with them, the plan of a scenario at a fixed
+//! time.
 #![allow(dead_code, reason = "each suite uses its own part")]
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
 use plainroute_agent::{
     index::{Index, Snapshot},
-    plan::Local,
+    plan::{Local, Plan, plan},
     source::{Change, Feed, HostLink, SourceName},
 };
 use plainroute_config::{Input, Kind, Object, load_inputs};
+use serde::Deserialize;
 
 /// The objects of a YAML text, read by the loader that reads every config.
 pub(crate) fn objects(yaml: &str) -> Vec<Object> {
@@ -34,4 +42,51 @@ pub(crate) fn local() -> Local {
         router_id: Some("192.0.2.254".parse().expect("a router ID")),
         now: "2026-11-22T12:00:00Z".parse().expect("a time"),
     }
+}
+
+/// The folders below `scenarios`, by name.
+pub(crate) fn scenarios() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(root).expect("scenarios").map(|entry| entry.expect("a folder").path()).collect();
+    folders.sort();
+    folders
+}
+
+fn text(folder: &Path, file: &str) -> Option<String> {
+    let path = folder.join(file);
+    path.exists().then(|| fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenLink {
+    namespace: String,
+    name: String,
+    #[serde(default)]
+    uid: Option<String>,
+    container_id: String,
+    interface: String,
+    addresses: Vec<IpAddr>,
+}
+
+fn host_links(yaml: &str) -> Vec<HostLink> {
+    let links: Vec<WrittenLink> = serde_saphyr::from_str(yaml).expect("host links");
+    let link = |WrittenLink { namespace, name, uid, container_id, interface, addresses }| HostLink {
+        namespace,
+        name,
+        uid,
+        container_id,
+        interface,
+        addresses,
+    };
+    links.into_iter().map(link).collect()
+}
+
+/// The plan of node `node-a` at noon, of what a scenario's sources say.
+pub(crate) fn plan_of(folder: &Path) -> Plan {
+    let files = objects(&text(folder, "input.yaml").expect("input.yaml"));
+    let cluster = text(folder, "cluster.yaml").map(|yaml| objects(&yaml)).unwrap_or_default();
+    let links = text(folder, "host-links.yaml").map(|yaml| host_links(&yaml)).unwrap_or_default();
+    plan(&snapshot(files, cluster, links), &local())
 }

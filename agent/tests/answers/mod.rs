@@ -1,0 +1,252 @@
+//! Answers of an agent with every field of every view in them, as the suites of the command line use them.
+#![allow(dead_code, reason = "each suite uses its own part")]
+use std::{collections::BTreeMap, net::IpAddr};
+
+use plainroute_agent::{
+    admin::view::{
+        AddressExplanation, Explanation, FamilyView, Health, KernelRouteView, PeerView, PodView, RouteView,
+        Step,
+    },
+    plan::{Delivery, InterfaceSource},
+};
+
+fn time(text: &str) -> jiff::Timestamp {
+    text.parse().expect("a time")
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn family(advertised: usize, not_advertised: Option<&str>) -> FamilyView {
+    FamilyView {
+        negotiated: not_advertised.is_none(),
+        originated: 3,
+        advertised,
+        accepted: 1,
+        stale: 1,
+        rejected: 4,
+        not_advertised: not_advertised.map(str::to_owned),
+    }
+}
+
+/// A session that is up, and has had a hard time.
+pub(crate) fn established() -> PeerView {
+    PeerView {
+        name: "tor-a".to_owned(),
+        address: address("172.16.0.254"),
+        interface: None,
+        local_asn: 64512,
+        peer_asn: 4_200_000_000,
+        state: "Established".to_owned(),
+        since: time("2026-11-22T12:00:00Z"),
+        seconds_in_state: 3_725,
+        local_address: Some("172.16.0.1:40123".to_owned()),
+        peer_router_id: Some("172.16.0.254".to_owned()),
+        hold_time_seconds: Some(9),
+        families: BTreeMap::from([("ipv4-unicast".to_owned(), family(3, None))]),
+        blocked: None,
+        last_error: Some("the peer closed the connection".to_owned()),
+        last_error_time: Some(time("2026-11-22T11:59:58Z")),
+        established_count: 2,
+        lost_count: 1,
+        updates_received: 5,
+        updates_sent: 7,
+        malformed_updates: 1,
+    }
+}
+
+/// One that is up, one that is not, one that is kept down.
+pub(crate) fn peers() -> Vec<PeerView> {
+    let down = PeerView {
+        name: "tor-b".to_owned(),
+        address: address("fe80::1"),
+        interface: Some("eth1".to_owned()),
+        state: "Active".to_owned(),
+        seconds_in_state: 4,
+        local_address: None,
+        peer_router_id: None,
+        hold_time_seconds: None,
+        families: BTreeMap::from([("ipv6-unicast".to_owned(), family(0, Some("the session is down")))]),
+        last_error: Some("connection refused".to_owned()),
+        ..established()
+    };
+    let blocked = PeerView {
+        name: "tor-c".to_owned(),
+        state: "Idle".to_owned(),
+        families: BTreeMap::new(),
+        blocked: Some("authFile /etc/key: No such file or directory (os error 2)".to_owned()),
+        last_error: None,
+        last_error_time: None,
+        ..down.clone()
+    };
+    vec![established(), down, blocked]
+}
+
+pub(crate) fn advertised() -> Vec<RouteView> {
+    let own = RouteView {
+        peer: "tor-a".to_owned(),
+        prefix: "10.20.0.10/32".to_owned(),
+        next_hop: "172.16.0.1".to_owned(),
+        as_path: "64512".to_owned(),
+        med: Some(0),
+        local_preference: Some(100),
+        communities: texts(&["64512:100", "no-export"]),
+        large_communities: texts(&["64512:1:2"]),
+        pod: Some("erp/orders".to_owned()),
+        install: None,
+        stale: None,
+    };
+    let bare = RouteView {
+        prefix: "2001:db8:20::10/128".to_owned(),
+        next_hop: "2001:db8::1".to_owned(),
+        as_path: String::new(),
+        med: None,
+        local_preference: None,
+        communities: Vec::new(),
+        large_communities: Vec::new(),
+        pod: None,
+        ..own.clone()
+    };
+    vec![own, bare]
+}
+
+pub(crate) fn received() -> Vec<RouteView> {
+    let default = RouteView {
+        prefix: "0.0.0.0/0".to_owned(),
+        next_hop: "172.16.0.254".to_owned(),
+        as_path: "4200000000 {64700,64701}".to_owned(),
+        pod: None,
+        install: Some(true),
+        stale: Some(false),
+        ..advertised().remove(0)
+    };
+    vec![default]
+}
+
+pub(crate) fn kernel() -> Vec<KernelRouteView> {
+    let installed = KernelRouteView {
+        prefix: "10.20.0.10/32".to_owned(),
+        table: 254,
+        target: "dev pod-orders".to_owned(),
+        installed: true,
+        status: "installed".to_owned(),
+        owner: Some("erp/orders".to_owned()),
+    };
+    let down = KernelRouteView {
+        prefix: "10.20.0.11/32".to_owned(),
+        table: 1880,
+        target: "dev pod-billing".to_owned(),
+        installed: false,
+        status: "interface pod-billing is down".to_owned(),
+        owner: None,
+    };
+    vec![installed, down]
+}
+
+pub(crate) fn pods() -> Vec<PodView> {
+    let advertised = PodView {
+        namespace: "erp".to_owned(),
+        pod: "orders".to_owned(),
+        address: Some(address("10.20.0.10")),
+        pool: Some("erp".to_owned()),
+        delivery: Some(Delivery::Interface {
+            interface: "pod-orders".to_owned(),
+            source: InterfaceSource::CniCache,
+        }),
+        delivered: true,
+        advertised: true,
+        peers: texts(&["tor-a", "tor-b"]),
+        reason: None,
+        message: None,
+    };
+    let refused = |namespace: &str, pod: &str, reason: &str, message: &str| PodView {
+        namespace: namespace.to_owned(),
+        pod: pod.to_owned(),
+        delivery: None,
+        delivered: false,
+        advertised: false,
+        peers: Vec::new(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..advertised.clone()
+    };
+    let foreign = PodView {
+        delivery: Some(Delivery::Foreign),
+        ..refused("erp", "billing", "NoPeer", "no BGPPeer that the advertisement selects serves this node")
+    };
+    let elsewhere = PodView {
+        address: None,
+        pool: None,
+        ..refused("crm", "mail", "NotLocal", "the Pod runs on node node-b")
+    };
+    vec![advertised, foreign, elsewhere]
+}
+
+/// A Pod that should be advertised and cannot be.
+pub(crate) fn undelivered() -> PodView {
+    let message = "this node does not deliver: route 10.20.0.10 dev pod-orders: interface pod-orders is down";
+    PodView {
+        delivered: false,
+        advertised: false,
+        peers: Vec::new(),
+        reason: Some("NotDelivered".to_owned()),
+        message: Some(message.to_owned()),
+        ..pods().remove(0)
+    }
+}
+
+/// Of a Pod with one address that goes out and one that does not.
+pub(crate) fn explanation() -> Explanation {
+    let step = |ok: bool, text: &str| Step { ok, text: text.to_owned() };
+    let out = AddressExplanation {
+        pod: "erp/orders".to_owned(),
+        address: Some(address("10.20.0.10")),
+        advertised: true,
+        reason: None,
+        steps: vec![
+            step(true, "IPPool erp holds 10.20.0.10 and is bound to namespace erp"),
+            step(true, "BGPPeer tor-a is Established"),
+            step(false, "BGPPeer tor-b is Active"),
+        ],
+    };
+    let kept = AddressExplanation {
+        pod: "erp/orders".to_owned(),
+        address: Some(address("2001:db8:20::10")),
+        advertised: false,
+        reason: Some("NoPool".to_owned()),
+        steps: vec![step(false, "no IPPool holds the address")],
+    };
+    Explanation {
+        subject: "erp/orders".to_owned(),
+        addresses: vec![out, kept],
+        notes: texts(&["the agent is not in sync yet; see `plainroute check`"]),
+    }
+}
+
+pub(crate) fn sick() -> Health {
+    Health {
+        ready: false,
+        awaited: texts(&["Kubernetes Pod"]),
+        problems: texts(&[
+            "waiting for the first complete list of Kubernetes Pod",
+            "BGPPeer/tor-b is Active",
+        ]),
+        ..sound()
+    }
+}
+
+pub(crate) fn sound() -> Health {
+    Health {
+        node: "node-a".to_owned(),
+        version: "0.1.0".to_owned(),
+        started: time("2026-11-22T10:00:00Z"),
+        ready: true,
+        awaited: Vec::new(),
+        problems: Vec::new(),
+    }
+}

@@ -1,0 +1,463 @@
+//! The command line, run as a person runs it: what it prints and how it exits, against files, against no agent, and
+//! against a small server that answers in an agent's place.
+mod answers;
+mod common;
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use plainroute_agent::plan::Plan;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How a command ended.
+struct Outcome {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Outcome {
+    #[track_caller]
+    fn expect(self, code: i32) -> Outcome {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    fn yaml(&self) -> Value {
+        serde_saphyr::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+}
+
+/// A command without a word of the environment, so that nobody's settings count.
+fn plainroute(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plainroute"));
+    command.env_clear().current_dir(root()).args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn outcome(command: &mut Command) -> Outcome {
+    let output = command.output().expect("plainroute runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Outcome {
+        code: output.status.code().expect("an exit code"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+fn run(arguments: &[&str]) -> Outcome {
+    outcome(&mut plainroute(arguments))
+}
+
+fn run_with_input(arguments: &[&str], input: &str) -> Outcome {
+    let mut command = plainroute(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("plainroute runs");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let code = output.status.code().expect("an exit code");
+    Outcome { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The repository: commands run there, so that messages name files without the way to them.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let help = run(&["--help"]).expect(0);
+    for command in ["agent", "peers", "routes", "pods", "pools", "explain", "plan", "check", "config"] {
+        assert!(help.stdout.contains(&format!("\n  {command} ")), "{command} is not in {}", help.stdout);
+    }
+    assert_eq!(help.stderr, "");
+    assert_eq!(run(&["routes", "-h"]).expect(0).stderr, "");
+    assert_eq!(run(&["--version"]).expect(0).stdout, format!("plainroute {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_meant() {
+    let wrong: [&[&str]; 17] = [
+        &[],
+        &["nonsense"],
+        &["p"],
+        &["peers", "-o", "xml"],
+        &["peers", "surplus"],
+        &["peers", "--socket"],
+        &["routes", "everything"],
+        &["routes", "advertised", "--peer"],
+        &["explain"],
+        &["plan", "--node", "node-a"],
+        &["config"],
+        &["config", "check"],
+        &["config", "check", "labs", "-o", "short"],
+        &["completions"],
+        &["completions", "basic"],
+        &["agent"],
+        &["agent", "--config", "labs", "--log-format", "poem"],
+    ];
+    for arguments in wrong {
+        let outcome = run(arguments);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (2, ""), "{arguments:?}: {}", outcome.stderr);
+        let hint = ["Usage: plainroute", "try '--help'"].iter().any(|hint| outcome.stderr.contains(hint));
+        assert!(hint, "{arguments:?}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn right_files_are_valid_wherever_they_come_from() {
+    let directory = run(&["config", "check", "labs/single-tor/manifests"]).expect(0);
+    assert!(directory.stdout.starts_with("valid: 1 AgentConfig, "), "{}", directory.stdout);
+    assert_eq!(directory.stderr, "");
+    let file = run(&["config", "check", "config/tests/good/contract.yaml"]).expect(0);
+    assert_eq!(
+        file.stdout,
+        "valid: 1 AgentConfig, 1 BGPPeer, 1 BGPAdvertisement, 1 IPPool, 1 Egress, 1 Pod, 1 Namespace, 1 Node\n"
+    );
+    let contract = std::fs::read_to_string(root().join("config/tests/good/contract.yaml")).expect("a file");
+    assert_eq!(run_with_input(&["config", "check", "-"], &contract).expect(0).stdout, file.stdout);
+    let json = run(&["config", "check", "config/tests/good/contract.yaml", "-o", "json"]).expect(0).json();
+    assert_eq!(json, json!({ "valid": true, "objects": 8, "errors": [] }));
+}
+
+#[test]
+fn wrong_files_are_refused_with_the_place_of_every_error() {
+    let bad = root().join("config/tests/bad");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(bad).expect("bad files").map(|entry| entry.expect("a file").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    assert!(files.len() > 10);
+    for file in files {
+        let path = file.to_str().expect("UTF-8");
+        let text = run(&["config", "check", path]).expect(1);
+        assert!(text.stderr.starts_with(&format!("{path}:")), "{path}: {}", text.stderr);
+        assert_eq!(text.stdout, "");
+        let json = run(&["config", "check", path, "-o", "json"]).expect(1).json();
+        assert_eq!((&json["valid"], &json["objects"]), (&json!(false), &json!(0)));
+        let errors = json["errors"].as_array().expect("a list");
+        assert!(!errors.is_empty());
+        for error in errors {
+            assert_eq!(error["file"], path);
+            assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+            assert!(text.stderr.contains(error["message"].as_str().expect("a message")), "{error}");
+        }
+    }
+}
+
+const WRONG_PEER: &str = "\
+apiVersion: plainroute.dev/v1alpha1
+kind: BGPPeer
+metadata: { name: tor-a }
+spec: { localASN: 64512, peerASN: 0, peerAddress: 172.16.0.254 }
+";
+
+#[test]
+fn an_error_is_told_with_line_column_field_and_caret() {
+    let text = run_with_input(&["config", "check", "-"], WRONG_PEER).expect(1);
+    insta::assert_snapshot!(text.stderr, @r"
+    <stdin>:4:35: spec.peerASN: AS number 0 is reserved (RFC 7607)
+      |
+    4 | spec: { localASN: 64512, peerASN: 0, peerAddress: 172.16.0.254 }
+      |                                   ^
+    ");
+    let json = run_with_input(&["config", "check", "-", "-o", "json"], WRONG_PEER).expect(1);
+    let error = &json.json()["errors"][0];
+    assert_eq!((&error["file"], &error["field"]), (&json!("<stdin>"), &json!("spec.peerASN")));
+    assert_eq!((&error["line"], &error["column"]), (&json!(4), &json!(35)));
+    let yaml = run_with_input(&["config", "check", "-", "-o", "yaml"], WRONG_PEER).expect(1);
+    assert_eq!(yaml.yaml(), json.json());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_refused_by_its_name() {
+    let outcome = run(&["config", "check", "labs/none.yaml"]).expect(1);
+    assert!(outcome.stderr.starts_with("labs/none.yaml: "), "{}", outcome.stderr);
+}
+
+#[test]
+fn files_are_planned_without_an_agent() {
+    let of = |node: &str, output: &str| {
+        run(&["plan", "--config", "labs/single-tor/manifests", "--node", node, "-o", output]).expect(0)
+    };
+    let json = of("node-a", "json").json();
+    assert_eq!(of("node-a", "yaml").yaml(), json);
+    assert_eq!(of("node-a", "table").yaml(), json);
+    let plan: Plan = serde_json::from_value(json).expect("a plan");
+    let prefixes =
+        |plan: &Plan| plan.advertisements().map(|route| route.prefix.to_string()).collect::<BTreeSet<_>>();
+    assert!(prefixes(&plan).contains("10.20.0.10/32"), "{:?}", prefixes(&plan));
+    let other: Plan = serde_json::from_value(of("node-b", "json").json()).expect("a plan");
+    assert!(prefixes(&plan).is_disjoint(&prefixes(&other)) && !prefixes(&other).is_empty());
+    // The node that the agent itself would take.
+    let mut command = plainroute(&["plan", "--config", "labs/single-tor/manifests", "-o", "json"]);
+    assert_eq!(outcome(command.env("NODE_NAME", "node-b")).expect(0).json()["node"], "node-b");
+}
+
+#[test]
+fn wrong_files_are_not_planned() {
+    let outcome = run_with_input(&["plan", "--config", "-"], WRONG_PEER).expect(1);
+    assert!(outcome.stderr.starts_with("<stdin>:4:35: spec.peerASN"), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "");
+}
+
+#[test]
+fn each_shell_gets_its_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]).expect(0).stdout;
+        for word in ["plainroute", "explain", "advertised"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    let script = run(&["completions", "bash"]).stdout;
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash");
+    bash.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("it reads");
+    assert!(bash.wait().expect("it ends").success());
+}
+
+/// Every command that asks, and what it asks for.
+const ASKING: [(&[&str], &str); 11] = [
+    (&["peers"], "/v1/peers"),
+    (&["routes"], "/v1/routes/advertised"),
+    (&["routes", "advertised", "--peer", "tor a&b"], "/v1/routes/advertised?peer=tor%20a%26b"),
+    (&["routes", "received", "--peer", "tor-a"], "/v1/routes/received?peer=tor-a"),
+    (&["routes", "kernel"], "/v1/routes/kernel"),
+    (&["pods"], "/v1/pods"),
+    (&["pools"], "/v1/pools"),
+    (&["explain", "2001:db8::1"], "/v1/explain?subject=2001:db8::1"),
+    (&["explain", "erp/orders"], "/v1/explain?subject=erp/orders"),
+    (&["plan"], "/v1/plan"),
+    (&["check"], "/v1/check"),
+];
+
+#[test]
+fn without_an_agent_every_question_exits_with_2_and_names_the_socket() {
+    let folder = TempDir::new().expect("a directory");
+    let (absent, left, file) =
+        (folder.path().join("absent"), folder.path().join("left"), folder.path().join("file"));
+    drop(UnixListener::bind(&left).expect("a socket"));
+    std::fs::write(&file, "").expect("a file");
+    for (arguments, _) in ASKING {
+        for (socket, word) in [(&absent, "does not exist"), (&left, "has ended"), (&file, "has ended")] {
+            let path = socket.to_str().expect("UTF-8");
+            let outcome = run(&[arguments, &["--socket", path]].concat()).expect(2);
+            assert!(outcome.stderr.contains(path) && outcome.stderr.contains(word), "{}", outcome.stderr);
+            assert_eq!(outcome.stdout, "");
+        }
+    }
+    // By default, and by the environment.
+    let outcome = run(&["peers"]).expect(2);
+    assert!(outcome.stderr.contains("/run/plainroute/agent.sock"), "{}", outcome.stderr);
+    let outcome = self::outcome(plainroute(&["peers"]).env("PLAINROUTE_SOCKET", &absent)).expect(2);
+    assert!(outcome.stderr.contains(absent.to_str().expect("UTF-8")), "{}", outcome.stderr);
+}
+
+/// What stands in an agent's place does with a connection.
+enum Conduct {
+    /// Answers with a status line and a body, and closes.
+    Answers(&'static str, String),
+    /// Says this and closes.
+    Says(&'static str),
+    /// Says nothing, and waits for the other to go.
+    Hangs,
+}
+
+/// A server in an agent's place. Its thread ends with the test's process.
+struct FakeAgent {
+    folder: TempDir,
+    asked: mpsc::Receiver<String>,
+}
+
+impl FakeAgent {
+    fn new(conduct: Conduct) -> FakeAgent {
+        let folder = TempDir::new().expect("a directory");
+        let listener = UnixListener::bind(folder.path().join("agent.sock")).expect("a socket");
+        let (sender, asked) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let path = serve(stream.expect("a connection"), &conduct);
+                if sender.send(path).is_err() {
+                    return;
+                }
+            }
+        });
+        FakeAgent { folder, asked }
+    }
+
+    fn answering(answer: &impl Serialize) -> FakeAgent {
+        FakeAgent::new(Conduct::Answers("200 OK", serde_json::to_string(answer).expect("JSON")))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        let socket = self.folder.path().join("agent.sock");
+        run(&[arguments, &["--socket", socket.to_str().expect("UTF-8")]].concat())
+    }
+
+    /// The path that was asked for by the last command.
+    fn asked(&self) -> String {
+        self.asked.recv_timeout(Duration::from_secs(10)).expect("a question")
+    }
+}
+
+fn serve(mut stream: UnixStream, conduct: &Conduct) -> String {
+    let mut lines = BufReader::new(stream.try_clone().expect("a socket")).lines();
+    let head: Vec<String> =
+        lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    match conduct {
+        Conduct::Answers(status, body) => {
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            // Who has seen enough may be gone.
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+        Conduct::Says(text) => {
+            let _ = stream.write_all(text.as_bytes());
+        }
+        Conduct::Hangs => drop(lines.next()),
+    }
+    let request = head.first().cloned().unwrap_or_default();
+    request.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+/// What a command prints in each form for people, and that the forms for programs carry the whole answer.
+#[track_caller]
+fn shows(name: &str, arguments: &[&str], answer: &impl Serialize, code: i32) {
+    let agent = FakeAgent::answering(answer);
+    let of = |output: &str| agent.run(&[arguments, &["-o", output]].concat()).expect(code);
+    let whole = serde_json::to_value(answer).expect("JSON");
+    assert_eq!(of("json").json(), whole, "{name}");
+    assert_eq!(of("yaml").yaml(), whole, "{name}");
+    let (table, wide) = (of("table").stdout, of("wide").stdout);
+    let text = if wide == table { table } else { format!("{table}\n{wide}") };
+    insta::with_settings!({ snapshot_path => "snapshots/cli", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+#[test]
+fn answers_are_shown_whole() {
+    shows("peers", &["peers"], &answers::peers(), 1);
+    shows("routes-advertised", &["routes"], &answers::advertised(), 0);
+    shows("routes-received", &["routes", "received"], &answers::received(), 0);
+    shows("routes-kernel", &["routes", "kernel"], &answers::kernel(), 1);
+    shows("pods", &["pods"], &answers::pods(), 0);
+    shows("explain", &["explain", "erp/orders"], &answers::explanation(), 1);
+    shows("check", &["check"], &answers::sick(), 1);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/dual-stack");
+    let plan = common::plan_of(&folder);
+    shows("pools", &["pools"], &plan.pools, 0);
+    shows("plan", &["plan"], &plan, 0);
+}
+
+#[test]
+fn where_there_is_nothing_a_sentence_says_so() {
+    let agent = FakeAgent::answering(&json!([]));
+    for (arguments, code, sentence) in [
+        (["peers", "-o"].as_slice(), 1, "no BGPPeer serves this node\n"),
+        (&["routes", "-o"], 0, "nothing is advertised\n"),
+        (&["routes", "received", "-o"], 0, "nothing was received that the import rules accept\n"),
+        (&["routes", "kernel", "-o"], 0, "the agent keeps no route in the kernel\n"),
+        (&["pods", "-o"], 0, "no Pod is known\n"),
+        (&["pools", "-o"], 0, "no IPPool is known\n"),
+    ] {
+        assert_eq!(agent.run(&[arguments, &["table"]].concat()).expect(code).stdout, sentence);
+        assert_eq!(agent.run(&[arguments, &["json"]].concat()).expect(code).json(), json!([]));
+    }
+}
+
+#[test]
+fn each_command_asks_for_its_own() {
+    for (arguments, path) in ASKING {
+        let agent = FakeAgent::answering(&json!(null));
+        agent.run(arguments);
+        assert_eq!(agent.asked(), path, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_command_may_be_shortened() {
+    let agent = FakeAgent::answering(&answers::sound());
+    assert!(agent.run(&["ch"]).expect(0).stdout.contains("nothing is wrong"));
+}
+
+fn value(answer: &impl Serialize) -> Value {
+    serde_json::to_value(answer).expect("JSON")
+}
+
+#[test]
+fn what_is_asked_about_decides_on_0_or_1() {
+    let code = |arguments: &[&str], answer: Value| FakeAgent::answering(&answer).run(arguments).code;
+    let mut explained = answers::explanation();
+    assert_eq!(code(&["peers"], value(&vec![answers::established()])), 0);
+    assert_eq!(code(&["peers"], value(&answers::peers())), 1);
+    assert_eq!(code(&["routes", "kernel"], value(&answers::kernel()[..1].to_vec())), 0);
+    assert_eq!(code(&["routes", "kernel"], value(&answers::kernel())), 1);
+    // What the rules refuse is their work; what is planned and not delivered is an illness.
+    assert_eq!(code(&["pods"], value(&answers::pods())), 0);
+    assert_eq!(code(&["pods"], value(&vec![answers::undelivered()])), 1);
+    // Of a Pod all addresses count; of an address, that somebody's is advertised.
+    assert_eq!(code(&["explain", "erp/orders"], value(&explained)), 1);
+    assert_eq!(code(&["explain", "10.20.0.10"], value(&explained)), 0);
+    explained.addresses.remove(0);
+    assert_eq!(code(&["explain", "10.20.0.10"], value(&explained)), 1);
+    explained.addresses.clear();
+    assert_eq!(code(&["explain", "erp/orders"], value(&explained)), 1);
+    assert_eq!(code(&["check"], value(&answers::sound())), 0);
+    assert_eq!(code(&["check"], value(&answers::sick())), 1);
+    let awaiting = plainroute_agent::admin::view::Health { ready: false, ..answers::sound() };
+    assert_eq!(code(&["check"], value(&awaiting)), 1);
+}
+
+#[test]
+fn what_does_not_exist_is_wrong_usage_in_the_agents_own_words() {
+    let message = "no peer tor-x on this node; its peers are: tor-a, tor-b";
+    let agent = FakeAgent::new(Conduct::Answers("404 Not Found", message.to_owned()));
+    let outcome = agent.run(&["routes", "--peer", "tor-x"]).expect(2);
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr), ("", format!("plainroute: {message}\n")));
+    // An answer of another kind is none, so no agent is asked for it.
+    let outcome = agent.run(&["routes", "kernel", "--peer", "tor-a"]).expect(2);
+    assert!(outcome.stderr.contains("--peer"), "{}", outcome.stderr);
+}
+
+#[test]
+fn an_agent_that_hangs_is_waited_for_in_vain_but_not_for_ever() {
+    let agent = FakeAgent::new(Conduct::Hangs);
+    let begun = Instant::now();
+    let outcome = agent.run(&["peers", "--patience", "0.2"]).expect(2);
+    assert!(outcome.stderr.contains("did not answer within 200ms"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("agent.sock"), "{}", outcome.stderr);
+    // Well below the default of 10 seconds, which would mean that the option does nothing.
+    assert!((200..9_000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_answer_that_is_none_exits_with_2_and_names_the_socket() {
+    let nonsense = [
+        Conduct::Says("SSH-2.0-OpenSSH_9.2\r\n\r\n"),
+        Conduct::Says(""),
+        Conduct::Says("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n[{"),
+        Conduct::Answers("200 OK", "[{\"name\": 1}]".to_owned()),
+        Conduct::Answers("200 OK", "<html>".to_owned()),
+        Conduct::Answers("200 OK", String::new()),
+        Conduct::Answers("500 Internal Server Error", String::new()),
+    ];
+    for (index, conduct) in nonsense.into_iter().enumerate() {
+        let outcome = FakeAgent::new(conduct).run(&["peers"]).expect(2);
+        assert!(outcome.stderr.contains("agent.sock"), "{index}: {}", outcome.stderr);
+        assert_eq!(outcome.stdout, "", "{index}");
+    }
+}

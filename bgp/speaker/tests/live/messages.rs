@@ -45,7 +45,14 @@ async fn header_faults() {
         faults.push((format!("type {kind}"), message(kind, &[]), (1, 3)));
     }
     for (what, octets, expected) in faults {
-        peer.is_refused(&site, &octets, expected).await.context(what).unwrap();
+        let told = peer.is_refused(&site, &octets, expected).await.context(what.clone()).unwrap();
+        // The data is the erroneous field.
+        let field = match expected {
+            (1, 2) => &octets[16..18],
+            (1, 3) => &octets[18..19],
+            _ => &[],
+        };
+        assert_eq!(told, field, "{what}");
     }
     peer.marker_arrives(&site).await.unwrap();
 }

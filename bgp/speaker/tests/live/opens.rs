@@ -71,6 +71,10 @@ async fn check(site: &Site, open: &[u8], expected: Answer) -> Result<()> {
             peer.send(open).await?;
             let refusal = peer.refusal().await?;
             ensure!((refusal.code, refusal.subcode) == (code, subcode), "{refusal}");
+            // RFC 4271 section 6.2: the data of Unsupported Version Number is the version that is spoken, and ours of
+            // all others is empty.
+            let data: &[u8] = if (code, subcode) == (2, 1) { &[0, 4] } else { &[] };
+            ensure!(refusal.data == data, "{refusal}");
             Ok(())
         }
     }

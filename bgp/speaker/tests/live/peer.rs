@@ -162,15 +162,21 @@ impl RawPeer {
         Ok(after.malformed_updates > before.malformed_updates)
     }
 
-    /// Sends octets that must end the session by this NOTIFICATION, and connects anew.
-    pub(crate) async fn is_refused(&mut self, site: &Site, octets: &[u8], expected: (u8, u8)) -> Result<()> {
+    /// Sends octets that must end the session by this NOTIFICATION, and connects anew. With the data of the
+    /// NOTIFICATION.
+    pub(crate) async fn is_refused(
+        &mut self,
+        site: &Site,
+        octets: &[u8],
+        expected: (u8, u8),
+    ) -> Result<Vec<u8>> {
         let lost = site.status(self.number).counters.lost;
         self.send(octets).await?;
         let refusal = self.refusal().await?;
         ensure!((refusal.code, refusal.subcode) == expected, "{refusal} instead of {expected:?}");
         site.wait(self.number, |status| status.counters.lost == lost + 1).await?;
         *self = RawPeer { markers: self.markers, ..RawPeer::establish(site, self.number).await? };
-        Ok(())
+        Ok(refusal.data.to_vec())
     }
 }
 

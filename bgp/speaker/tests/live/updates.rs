@@ -80,7 +80,7 @@ fn fault(body: &[u8]) -> Option<(u8, u8)> {
 async fn check(site: &Site, peer: &mut RawPeer, body: &[u8], expected: Option<(u8, u8)>) -> Result<()> {
     let octets = message(UPDATE, body);
     match expected {
-        Some(codes) => peer.is_refused(site, &octets, codes).await,
+        Some(codes) => peer.is_refused(site, &octets, codes).await.map(|_| ()),
         None => peer.update(site, &octets).await.map(|_| ()),
     }
 }

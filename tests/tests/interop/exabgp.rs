@@ -18,7 +18,8 @@ scenarios!(Exabgp:
     without_graceful_restart_the_routes_go,
     only_the_right_password_establishes,
     one_session_carries_both_families,
-    a_wrong_as_is_refused_and_said,
+    a_router_of_another_as_is_refused,
+    our_as_is_refused_where_another_is_expected,
 );
 
 fn config(setup: Setup) -> Result<String> {

@@ -19,8 +19,9 @@ use anyhow::Result;
 use plainroute_tests::netns::{Netns, veth};
 use plainroute_tests::routers::{Family, Router};
 
-/// For anything that should take a second or less; a busy machine gets some more.
-const DEADLINE: Duration = Duration::from_secs(12);
+/// For anything that should take a second or less. GoBGP takes no connection in the first seconds after its start or the end
+/// of a session, and a busy machine gets some more.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 const OUR_ASN: u32 = 64512;
 const ROUTER_ASN: u32 = 64600;

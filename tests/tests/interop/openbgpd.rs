@@ -15,13 +15,15 @@ scenarios!(Openbgpd:
     a_refresh_tells_it_all_again,
     it_restarts_and_hears_it_all_again,
     our_restart_keeps_the_routes,
+    our_crash_keeps_the_routes,
     without_graceful_restart_the_routes_go,
     only_the_right_password_establishes,
     either_side_may_connect,
     one_session_carries_both_families,
     leaving_for_good_takes_the_routes_along,
     only_full_ttls_pass_ttl_security,
-    a_wrong_as_is_refused_and_said,
+    a_router_of_another_as_is_refused,
+    our_as_is_refused_where_another_is_expected,
 );
 
 fn config(setup: Setup) -> Result<String> {

@@ -1,11 +1,13 @@
 //! What every router must pass, written once. [`scenarios`] makes the tests of one router.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use plainroute_bgp::session::{GracefulRestartConfig, State};
 use plainroute_bgp::{Families, Prefix};
-use plainroute_speaker::{ImportRule, OriginAttributes, Password, PeerStatus, SpeakerConfig, StopMode};
+use plainroute_speaker::{
+    ImportRule, OriginAttributes, Password, PeerConfig, PeerName, PeerStatus, SpeakerConfig, StopMode,
+};
 use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::{Family, Table};
 
@@ -74,7 +76,7 @@ fn await_sessions<R: Neighbour>(node: &Node, router: &R, sessions: Sessions) {
     }
 }
 
-fn accept_default(config: &mut plainroute_speaker::PeerConfig) {
+fn accept_default(config: &mut PeerConfig) {
     let rule = |family| {
         let prefix: Prefix = default_route(family).parse().unwrap();
         ImportRule { prefix, ge: Some(0), le: Some(0), install: true }
@@ -241,61 +243,75 @@ pub(crate) fn it_restarts_and_hears_it_all_again<R: Neighbour>() {
     await_established(&node, &router);
 }
 
-/// We restart, and no route is lost meanwhile: no NOTIFICATION, R bit, End-of-RIB only when we are complete. What we do
-/// not tell again goes then.
+/// We restart, and no route is lost meanwhile: no NOTIFICATION, R bit, End-of-RIB only when we are complete.
 pub(crate) fn our_restart_keeps_the_routes<R: Neighbour>() {
-    let link = Link::new();
-    let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
-    let graceful = || peers::<R>(|config| config.graceful_restart = Some(GRACEFUL));
-    let mut node = Node::with(&link.ours, graceful());
-    node.originate(&BOTH, &plain());
-    node.initial_sync_done();
-    await_table(&router, &BOTH);
-    for crash in [false, true] {
-        // Before the End-of-RIB a router need not hold us for restartable.
-        FAMILIES.iter().for_each(|family| {
-            node.await_status(*family, "done with End-of-RIB", |status| {
-                status.families.values().any(|family| family.end_of_rib_sent && family.end_of_rib_received)
-            });
-        });
-        if crash {
-            node.crash()
-        } else {
-            node.stop(StopMode::Retain)
-        }
-        for family in FAMILIES {
-            wait_until("the router to see that we are gone", DEADLINE, || {
-                match router.state(ip(our_address(family))) {
-                    Ok(state) if state != "established" => Ok(()),
-                    state => Err(format!("{state:?}")),
-                }
-            })
-            .unwrap();
-            let kept = router.learned(family).unwrap();
-            assert_eq!(ours(&kept), [of(family, ONE), of(family, TWO)], "kept while we are away");
-        }
-        node = Node::start(&link.ours, RESTARTED);
-        node.apply(graceful());
-        // Not complete yet: what is missing must stay.
-        node.originate(&ONE, &plain());
-        await_established(&node, &router);
-        FAMILIES.iter().for_each(|family| {
-            node.await_status(*family, "telling the first route", |status| {
-                status.families.values().any(|family| family.advertised == 1)
-            });
-        });
-        await_table(&router, &BOTH);
-        node.originate(&BOTH, &plain());
-        node.initial_sync_done();
-        await_table(&router, &BOTH);
-    }
+    let (link, router, node) = graceful_node::<R>();
+    node.stop(StopMode::Retain);
+    let node = comes_back_complete(&link, &router);
     // The negative control to the waiting: complete without TWO, TWO goes.
     node.stop(StopMode::Retain);
     let node = Node::start(&link.ours, RESTARTED);
-    node.apply(graceful());
+    node.apply(graceful::<R>());
     node.originate(&ONE, &plain());
     node.initial_sync_done();
     await_table(&router, &ONE);
+}
+
+/// As a restart, but the process ends without a word.
+pub(crate) fn our_crash_keeps_the_routes<R: Neighbour>() {
+    let (link, router, node) = graceful_node::<R>();
+    node.crash();
+    comes_back_complete(&link, &router);
+}
+
+fn graceful<R: Neighbour>() -> BTreeMap<PeerName, PeerConfig> {
+    peers::<R>(|config| config.graceful_restart = Some(GRACEFUL))
+}
+
+/// A node whose routes the router has and knows to be restartable.
+fn graceful_node<R: Neighbour>() -> (Link, R, Node) {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
+    let node = Node::with(&link.ours, graceful::<R>());
+    node.originate(&BOTH, &plain());
+    node.initial_sync_done();
+    await_table(&router, &BOTH);
+    FAMILIES.iter().for_each(|family| {
+        node.await_status(*family, "done with End-of-RIB", |status| {
+            status.families.values().any(|family| family.end_of_rib_sent && family.end_of_rib_received)
+        });
+    });
+    (link, router, node)
+}
+
+/// The router has kept everything; the next process tells one half, then the other, and nothing is lost meanwhile.
+fn comes_back_complete<R: Neighbour>(link: &Link, router: &R) -> Node {
+    for family in FAMILIES {
+        wait_until("the router to see that we are gone", DEADLINE, || {
+            match router.state(ip(our_address(family))) {
+                Ok(state) if state != "established" => Ok(()),
+                state => Err(format!("{state:?}")),
+            }
+        })
+        .unwrap();
+        let kept = router.learned(family).unwrap();
+        assert_eq!(ours(&kept), [of(family, ONE), of(family, TWO)], "kept while we are away");
+    }
+    let node = Node::start(&link.ours, RESTARTED);
+    node.apply(graceful::<R>());
+    node.originate(&ONE, &plain());
+    await_established(&node, router);
+    FAMILIES.iter().for_each(|family| {
+        node.await_status(*family, "telling the first route", |status| {
+            status.families.values().any(|family| family.advertised == 1)
+        });
+    });
+    // Not complete yet: what is missing must stay.
+    await_table(router, &BOTH);
+    node.originate(&BOTH, &plain());
+    node.initial_sync_done();
+    await_table(router, &BOTH);
+    node
 }
 
 /// The negative control of the restart: where graceful restart was not agreed on, the routes go with the session.
@@ -454,32 +470,48 @@ pub(crate) fn either_side_may_connect<R: Neighbour>() {
     await_established(&node, &router);
 }
 
-/// With an AS that the other side does not expect never Established, whoever notices first, and we say why (RFC 4271
-/// section 6.2).
-pub(crate) fn a_wrong_as_is_refused_and_said<R: Neighbour>() {
+/// A router of another AS than the one we expect is never Established, and we say why (RFC 4271 section 6.2).
+pub(crate) fn a_router_of_another_as_is_refused<R: Neighbour>() {
     let link = Link::new();
-    let asn = |number| plainroute_bgp::Asn::new(number).unwrap();
-    let node = Node::with(&link.ours, peers::<R>(|config| config.peer_asn = asn(ROUTER_ASN + 1)));
+    let other = plainroute_bgp::Asn::new(ROUTER_ASN + 1).unwrap();
+    let node = Node::with(&link.ours, peers::<R>(|config| config.peer_asn = other));
     node.initial_sync_done();
     node.originate(&ONE, &plain());
-    let refused = |who: &str, notification: &str| {
-        for family in FAMILIES {
-            let status = node.await_status(family, who, |status| {
-                let said = status.last_error.as_ref().map(|(error, _)| error.to_lowercase());
-                said.is_some_and(|said| said.contains("bad peer as") && said.contains(notification))
-            });
-            assert_eq!(status.counters.established, 0);
-        }
-    };
     let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
-    refused("refusing the router's AS", "sent notification");
+    await_bad_peer_as(&node, "sent notification");
     // A router that was refused waits for up to half a minute; a new one does not.
     stopped(router);
-    let router = R::launch_as(&link.theirs, Setup { our_asn: OUR_ASN + 1, ..Setup::default() }).unwrap();
-    node.apply(peers::<R>(|_| ()));
-    refused("refused for its AS", "received notification");
-    stopped(router);
     let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    node.apply(peers::<R>(|_| ()));
     await_established(&node, &router);
     await_table(&router, &ONE);
+}
+
+/// A router that expects another AS than ours refuses us, and we pass on why.
+pub(crate) fn our_as_is_refused_where_another_is_expected<R: Neighbour>() {
+    let link = Link::new();
+    let node = Node::with(&link.ours, peers::<R>(|_| ()));
+    let router = R::launch_as(&link.theirs, Setup { our_asn: OUR_ASN + 1, ..Setup::default() }).unwrap();
+    await_bad_peer_as(&node, "received notification");
+    for family in FAMILIES {
+        assert_ne!(router.state(ip(our_address(family))).unwrap(), "established");
+    }
+}
+
+/// Both sessions say so at some time. Not necessarily at the same: what is said last is what went wrong last, and a router
+/// that was refused closes the next connections without a word.
+fn await_bad_peer_as(node: &Node, notification: &str) {
+    let mut heard = BTreeSet::new();
+    wait_until("both sessions to be down for the AS", DEADLINE, || {
+        for family in FAMILIES {
+            let status = node.status(family);
+            assert_eq!(status.counters.established, 0);
+            let said = status.last_error.map(|(error, _)| error.to_lowercase());
+            if said.is_some_and(|said| said.contains("bad peer as") && said.contains(notification)) {
+                heard.insert(family);
+            }
+        }
+        if heard.len() == FAMILIES.len() { Ok(()) } else { Err(format!("said of {heard:?}")) }
+    })
+    .unwrap();
 }

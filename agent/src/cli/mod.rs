@@ -11,6 +11,8 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::run::LogFormat;
+
 /// Where the agent listens unless its AgentConfig says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/plainroute/agent.sock";
 
@@ -60,15 +62,6 @@ struct Agent {
     /// What is logged: a level, or directives like info,plainroute_agent::fib=debug
     #[arg(long, default_value = "info", env = "PLAINROUTE_LOG")]
     log: String,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// The form of an answer.

@@ -1,0 +1,333 @@
+//! The agent's main task.
+//!
+//! Owner of: the [`Index`], the [`Gate`] and everything that is derived from them. Inputs: changes from the sources,
+//! what the kernel holds, what the peers taught, receipts of withdrawals, passwords, timers, signals. Outputs: the
+//! desired kernel, the desired peers and routes, the secrets that are wanted, and what `admin` shows. Ending it
+//! (SIGTERM, SIGINT) is a restart, not a drain: sessions close without NOTIFICATION and the kernel's routes stay.
+mod journal;
+mod start;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use futures::{StreamExt, stream::FuturesUnordered};
+use plainroute_bgp::{RouterId, session::State};
+use plainroute_config::AgentConfigSpec;
+use plainroute_speaker::{
+    Effect, OriginAttributes, Originated, PeerConfig, PeerName, Peers, Receipt, Speaker,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing::{error, info, warn};
+
+pub use start::{LogFormat, main, node_name};
+
+use crate::{
+    admin::Published,
+    fib::{self, Desired, Installed},
+    gate::{Announcement, Gate},
+    index::{Awaited, Index},
+    peering,
+    plan::{Local, Plan, plan},
+    source::{
+        Feed,
+        secrets::{Passwords, SecretName},
+    },
+};
+use journal::Journal;
+
+/// Who originates Pod routes in the speaker.
+const OWNER: &str = "pods";
+
+type Flushes = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = u64> + Send>>>;
+
+/// What the main task hears.
+struct Inputs {
+    feeds: mpsc::Receiver<Feed>,
+    installed: watch::Receiver<Arc<Installed>>,
+    passwords: watch::Receiver<Arc<Passwords>>,
+}
+
+/// Whom the main task tells.
+struct Outputs {
+    speaker: Speaker,
+    desired: watch::Sender<Arc<Desired>>,
+    published: watch::Sender<Arc<Published>>,
+    /// The secrets that peers need.
+    secrets: watch::Sender<BTreeSet<SecretName>>,
+}
+
+/// What the main task owns.
+struct Agent {
+    node: String,
+    /// The AgentConfig that this process was started with.
+    config: AgentConfigSpec,
+    /// The one in the files is another by now.
+    config_changed: bool,
+    started: Instant,
+    /// The longest restart time that we offer a peer: how long learned routes may wait to be confirmed.
+    restart_time: Duration,
+    index: Index,
+    plan: Arc<Plan>,
+    planned: bool,
+    gate: Gate,
+    /// The node's first IPv4 address when it was first asked for. It is kept: a changed one would reset sessions.
+    router_id: Option<RouterId>,
+    /// What the speaker was last told of peers, and the passwords that went into it.
+    peers: BTreeMap<PeerName, PeerConfig>,
+    passwords: Arc<Passwords>,
+    /// The announcements that not every peer has taken yet.
+    flushes: Flushes,
+    journal: Journal,
+    outputs: Outputs,
+}
+
+impl Agent {
+    fn new(node: String, config: AgentConfigSpec, awaited: Vec<Awaited>, outputs: Outputs) -> Agent {
+        let routing = &config.routing;
+        Agent {
+            gate: Gate::new(routing.table.number(), routing.import_table.number()),
+            node,
+            config,
+            config_changed: false,
+            started: Instant::now(),
+            restart_time: Duration::ZERO,
+            index: Index::new(awaited),
+            plan: Arc::default(),
+            planned: false,
+            router_id: None,
+            peers: BTreeMap::new(),
+            passwords: Arc::default(),
+            flushes: FuturesUnordered::new(),
+            journal: Journal::default(),
+            outputs,
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        inputs: Inputs,
+        kernel: &mut tokio::task::JoinHandle<Result<(), fib::FibError>>,
+    ) -> anyhow::Result<()> {
+        let Inputs { mut feeds, mut installed, mut passwords } = inputs;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut learned = self.outputs.speaker.learned();
+        let mut peers = self.outputs.speaker.peers();
+        loop {
+            let wake = self.next_wake();
+            let mut replan = false;
+            tokio::select! {
+                Some(feed) = feeds.recv() => {
+                    replan = self.index.handle(feed);
+                    while let Ok(feed) = feeds.try_recv() {
+                        replan |= self.index.handle(feed);
+                    }
+                    if replan {
+                        self.outputs.published.send_if_modified(|state| {
+                            Arc::make_mut(state).config_applied = Some(jiff::Timestamp::now());
+                            false
+                        });
+                    }
+                }
+                Ok(()) = installed.changed() => {
+                    let installed = Arc::clone(&installed.borrow_and_update());
+                    replan = self.choose_router_id(&installed) | !self.planned;
+                    self.gate.handle_installed(installed);
+                }
+                Ok(()) = learned.changed() => self.handle_learned(&mut learned, &peers),
+                Ok(()) = peers.changed() => {
+                    peers.mark_unchanged();
+                    self.handle_learned(&mut learned, &peers);
+                }
+                Ok(()) = passwords.changed() => {
+                    self.passwords = Arc::clone(&passwords.borrow_and_update());
+                    self.apply_peers().await;
+                }
+                Some(ticket) = self.flushes.next() => self.gate.handle_flushed(ticket),
+                () = tokio::time::sleep_until(wake.into()) => {
+                    replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now());
+                    for prefix in self.gate.handle_timeout(Instant::now()) {
+                        warn!(%prefix, "a peer did not take the withdrawal in time; its path is given up");
+                    }
+                    self.handle_learned(&mut learned, &peers);
+                }
+                ended = &mut *kernel => {
+                    return ended.context("the kernel routes' task ended")?.context("kernel routes");
+                }
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+            if replan {
+                self.replan().await;
+            }
+            self.carry_out().await;
+            self.publish();
+        }
+    }
+
+    /// When something is due although nobody says anything.
+    fn next_wake(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let due = self.plan.next_change.map(|due| {
+            let wait = due.duration_since(jiff::Timestamp::now());
+            Instant::now() + Duration::try_from(wait).unwrap_or_default()
+        });
+        let settle = self.started + self.restart_time;
+        let settle = (self.planned && settle > Instant::now()).then_some(settle);
+        [Some(far), due, settle, self.gate.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    /// Takes the node's first IPv4 address as router ID, once; true where that changes the plan.
+    fn choose_router_id(&mut self, installed: &Installed) -> bool {
+        if self.router_id.is_some() || !installed.synced {
+            return false;
+        }
+        let interfaces = installed.interfaces.values().filter(|interface| !interface.loopback);
+        let addresses = interfaces
+            .flat_map(|interface| interface.addresses.iter().map(|(address, _)| (interface.index, *address)));
+        let first = addresses
+            .filter_map(|(index, address)| match address {
+                IpAddr::V4(address) if !address.is_link_local() => {
+                    Some((index, RouterId::try_from(address).ok()?))
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => None,
+            })
+            .min_by_key(|(index, _)| *index);
+        self.router_id = first.map(|(_, router_id)| router_id);
+        self.router_id.is_some()
+    }
+
+    fn handle_learned(
+        &mut self,
+        learned: &mut watch::Receiver<Arc<plainroute_speaker::Learned>>,
+        peers: &watch::Receiver<Arc<Peers>>,
+    ) {
+        let late = Instant::now() >= self.started + self.restart_time;
+        let peers = Arc::clone(&peers.borrow());
+        let done = |name: &PeerName| peers.get(name).is_some_and(has_sent_all);
+        let settled = self.planned && (late || self.peers.keys().all(done));
+        self.gate.handle_learned(Arc::clone(&learned.borrow_and_update()), settled);
+    }
+
+    /// Makes the plan anew, once there is something to make it from.
+    async fn replan(&mut self) {
+        // Without the kernel's first dump neither the router ID nor what an earlier process left is known.
+        let (Some(snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else { return };
+        self.config_changed = snapshot.agent_configs().any(|(config, _)| config.spec != self.config);
+        let local = Local { node: self.node.clone(), router_id: self.router_id, now: jiff::Timestamp::now() };
+        let next = plan(&snapshot, &local);
+        if self.planned && next == *self.plan {
+            return;
+        }
+        self.planned = true;
+        self.plan = Arc::new(next);
+        self.journal.plan(&self.plan);
+        self.gate.handle_plan(Arc::clone(&self.plan));
+        self.apply_peers().await;
+    }
+
+    async fn apply_peers(&mut self) {
+        let names: BTreeSet<SecretName> = self.plan.peers.iter().filter_map(peering::secret_name).collect();
+        self.outputs.secrets.send_if_modified(|wanted| {
+            let modified = *wanted != names;
+            *wanted = names;
+            modified
+        });
+        let wanted: BTreeMap<PeerName, PeerConfig> = self
+            .plan
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                Some((PeerName::from(peer.name.as_str()), peering::peer_config(peer, &self.passwords)?))
+            })
+            .collect();
+        self.restart_time = wanted
+            .values()
+            .filter_map(|peer| peer.graceful_restart)
+            .map(|restart| Duration::from_secs(u64::from(restart.restart_time)))
+            .max()
+            .unwrap_or_default();
+        if wanted == self.peers {
+            return;
+        }
+        match self.outputs.speaker.apply(wanted.clone()).await {
+            Ok(changes) => {
+                for change in changes.iter().filter(|change| change.effect != Effect::Unchanged) {
+                    info!(peer = %change.peer, "peer {}", change.effect);
+                }
+                self.peers = wanted;
+            }
+            Err(error) => error!(%error, "the peers are refused; the ones in force stay"),
+        }
+    }
+
+    /// Does what the gate asks for: first what is withdrawn or advertised, then what the kernel shall hold.
+    async fn carry_out(&mut self) {
+        if let Some(announcement) = self.gate.poll_announcement(Instant::now()) {
+            self.announce(announcement).await;
+        }
+        if let Some(desired) = self.gate.poll_desired() {
+            self.outputs.desired.send_replace(desired);
+        }
+    }
+
+    async fn announce(&mut self, announcement: Announcement) {
+        let Announcement { ticket, routes } = announcement;
+        self.journal.announcement(self.outputs.published.borrow().advertised.as_deref(), &routes);
+        let mut shared: BTreeMap<&crate::plan::RouteAttributes, Arc<OriginAttributes>> = BTreeMap::new();
+        let originated = routes.iter().map(|((peer, prefix), attributes)| Originated {
+            peer: peer.clone(),
+            prefix: *prefix,
+            attributes: Arc::clone(shared.entry(attributes).or_insert_with(|| Arc::new(attributes.into()))),
+        });
+        let receipt: Receipt = self.outputs.speaker.originate(OWNER, originated.collect()).await;
+        // End-of-RIB is released once: what stands in the first announcement is all that there is.
+        self.outputs.speaker.initial_sync_done();
+        self.flushes.push(Box::pin(async move {
+            receipt.flushed().await;
+            ticket
+        }));
+        self.outputs.published.send_if_modified(|state| {
+            Arc::make_mut(state).advertised = Some(Arc::new(routes));
+            false
+        });
+    }
+
+    fn publish(&mut self) {
+        let awaited: Vec<String> = self.index.awaited().map(|awaited| awaited.to_string()).collect();
+        let mut problems: BTreeMap<String, String> = self
+            .index
+            .problems()
+            .map(|(source, kind, problem)| {
+                let source = kind.map_or_else(|| source.to_string(), |kind| format!("{source} {kind}"));
+                (source, problem.to_owned())
+            })
+            .collect();
+        if self.config_changed {
+            let message = "the AgentConfig was changed; restart the agent to apply it".to_owned();
+            problems.insert("AgentConfig".to_owned(), message);
+        }
+        self.outputs.published.send_modify(|state| {
+            let state = Arc::make_mut(state);
+            state.plan = Arc::clone(&self.plan);
+            state.desired = Arc::clone(self.gate.desired());
+            state.installed = Arc::clone(self.gate.installed());
+            state.awaited = awaited;
+            state.source_problems = problems;
+        });
+    }
+}
+
+/// Whether the peer is up and has sent all that it has, in every family.
+fn has_sent_all(peer: &plainroute_speaker::PeerStatus) -> bool {
+    peer.state == State::Established
+        && peer.families.values().all(|family| !family.negotiated || family.end_of_rib_received)
+}

@@ -1,0 +1,179 @@
+//! Starting and stopping: everything that the main task is given, and the order in which it comes and goes.
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use futures::{FutureExt, future::BoxFuture};
+use plainroute_bgp::Families;
+use plainroute_config::{AgentConfigSpec, Input, Kind};
+use plainroute_speaker::{Speaker, SpeakerConfig, StopMode};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Agent, Inputs, Outputs};
+use crate::{
+    admin::{self, Published},
+    fib::{self, Desired, FibConfig, Installed},
+    incarnation,
+    index::Awaited,
+    source::{
+        Feed, SourceName,
+        cni_cache::{self, CniCache},
+        directory::FileSource,
+        kubernetes,
+        secrets::Secrets,
+    },
+};
+
+/// Changes of the sources that may wait; then the sources do.
+const FEEDS: usize = 1024;
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Runs the agent until it is told to stop.
+pub fn main(paths: Vec<PathBuf>, format: LogFormat, filter: &str) -> ExitCode {
+    if let Err(error) = start_logging(format, filter) {
+        anstream::eprintln!("plainroute: --log {filter}: {error}");
+        return ExitCode::from(2);
+    }
+    let inputs = match paths.iter().map(|path| Input::open(path)).collect::<Result<Vec<_>, _>>() {
+        Ok(inputs) => inputs,
+        Err(error) => {
+            anstream::eprintln!("plainroute: standard input: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let (files, loaded) = match FileSource::open(inputs) {
+        Ok(opened) => opened,
+        Err(errors) => {
+            anstream::eprint!("{errors}");
+            return ExitCode::from(2);
+        }
+    };
+    let config = loaded.agent_config().cloned().unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.context("cannot start the runtime").and_then(|runtime| {
+        let result = runtime.block_on(run(config, files));
+        // A source that hangs in a blocking call must not keep a restart waiting.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    let mut filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    for directive in kubernetes::QUIET {
+        filter = filter.add_directive(directive.parse()?);
+    }
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// The node's name: as configured, else `$NODE_NAME`, else the hostname.
+pub fn node_name(configured: Option<&str>) -> anyhow::Result<String> {
+    if let Some(name) = configured {
+        return Ok(name.to_owned());
+    }
+    match std::env::var("NODE_NAME") {
+        Ok(name) if !name.is_empty() => Ok(name),
+        _ => {
+            let name =
+                nix::unistd::gethostname().context("the hostname cannot be read; set spec.nodeName")?;
+            name.into_string().map_err(|_| anyhow::anyhow!("the hostname is not UTF-8; set spec.nodeName"))
+        }
+    }
+}
+
+async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
+    let node = node_name(config.node_name.as_deref())?;
+    info!(node, version = env!("CARGO_PKG_VERSION"), "starting");
+    let cancel = CancellationToken::new();
+    let before = incarnation::take_over(&config.state_dir).unwrap_or_else(|error| {
+        let state_dir = config.state_dir.display();
+        warn!(%state_dir, %error, "the state directory cannot be used: graceful restart is not claimed");
+        Default::default()
+    });
+    let preserved = if before.forwarding_preserved { Families::ALL } else { Families::NONE };
+    let speaker =
+        Speaker::start(SpeakerConfig { restarting: before.restarted, forwarding_preserved: preserved });
+
+    let (desired, desired_in) = watch::channel(Arc::new(Desired::default()));
+    let (installed_out, installed) = watch::channel(Arc::new(Installed::default()));
+    let routing = &config.routing;
+    let fib_config = FibConfig { protocol: routing.protocol.get(), ..FibConfig::default() };
+    let mut kernel = tokio::spawn(fib::run(fib_config, desired_in, installed_out, cancel.clone()));
+
+    let (published, published_in) =
+        watch::channel(Arc::new(Published::new(node.clone(), routing.table.number())));
+    let listen = config.metrics.listen;
+    let serving =
+        admin::serve(&config.admin_socket, listen, published_in, speaker.clone(), cancel.clone()).await?;
+    let serving = tokio::spawn(serving);
+
+    let (feeds, feeds_in) = mpsc::channel(FEEDS);
+    let kubernetes = config.source.kubernetes.as_ref().map(|source| kubernetes::Settings {
+        kubeconfig: source.kubeconfig.clone(),
+        node: node.clone(),
+        streaming_lists: true,
+        pace: kubernetes::Pace::default(),
+    });
+    let (secrets, secrets_in) = watch::channel(BTreeSet::new());
+    let (passwords_out, passwords) = watch::channel(Arc::default());
+    let secret_source = Secrets::new(secrets_in, passwords_out, kubernetes.clone());
+    let awaited = start_sources(files, secret_source, kubernetes, feeds, &cancel);
+
+    let inputs = Inputs { feeds: feeds_in, installed, passwords };
+    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets };
+    let mut agent = Agent::new(node, config, awaited, outputs);
+    let result = agent.serve(inputs, &mut kernel).await;
+    info!("stopping: sessions close without NOTIFICATION, routes stay");
+    speaker.stop(StopMode::Retain).await;
+    cancel.cancel();
+    let _ = serving.await;
+    result
+}
+
+/// Starts every source; gives what each must deliver before anything is planned.
+fn start_sources(
+    files: FileSource,
+    secrets: Secrets,
+    kubernetes: Option<kubernetes::Settings>,
+    feeds: mpsc::Sender<Feed>,
+    cancel: &CancellationToken,
+) -> Vec<Awaited> {
+    let mut awaited: Vec<Awaited> =
+        Kind::ALL.into_iter().map(|kind| Awaited::Objects(SourceName::Files, kind)).collect();
+    let until_cancelled = |source: BoxFuture<'static, ()>| {
+        let cancel = cancel.clone();
+        tokio::spawn(async move { cancel.run_until_cancelled(source).await });
+    };
+    until_cancelled(files.run(feeds.clone()).boxed());
+    awaited.push(Awaited::HostLinks);
+    until_cancelled(CniCache::new(cni_cache::DEFAULT_DIRECTORY).run(feeds.clone()).boxed());
+    until_cancelled(secrets.run().boxed());
+    if let Some(settings) = kubernetes {
+        let kinds = [Kind::Pod, Kind::Namespace, Kind::Node];
+        awaited.extend(kinds.map(|kind| Awaited::Objects(SourceName::Kubernetes, kind)));
+        until_cancelled(kubernetes::run(settings, feeds).boxed());
+    }
+    awaited
+}

@@ -127,6 +127,7 @@ impl From<&RouteAttributes> for OriginAttributes {
             local_pref: attributes.local_preference,
             med: attributes.med,
             as_path_prepend: attributes.as_path_prepend,
+            drain: false,
         }
     }
 }

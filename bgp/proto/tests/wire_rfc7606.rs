@@ -9,8 +9,15 @@ use serde_json::Value;
 
 type Attribute = (u8, u8, Vec<u8>);
 
-const EXTERNAL: CodecContext =
-    CodecContext { four_octet_asn: true, internal: false, max_message_length: 4096, ipv4_over_ipv6: false };
+const EXTERNAL: CodecContext = CodecContext {
+    four_octet_asn: true,
+    internal: false,
+    max_message_length: 4096,
+    ipv4_over_ipv6: false,
+    add_path_receive: Families::NONE,
+    add_path_send: Families::NONE,
+    enhanced_refresh: false,
+};
 const INTERNAL: CodecContext = CodecContext { internal: true, ..EXTERNAL };
 const PREFIX: [u8; 4] = [24, 192, 0, 2];
 const MP_REACH: u8 = 14;

@@ -7,11 +7,11 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use plainroute_bgp::{
-    AfiSafi, Asn, Community, ExtendedCommunity, HoldTime, LargeCommunity, Prefix, RouterId,
+    AfiSafi, Asn, Community, ExtendedCommunity, Families, HoldTime, LargeCommunity, Prefix, RouterId,
     wire::{
-        Aggregator, AsPath, AsPathSegment, Capability, CodecContext, EncodedAttributes, Frame,
-        GracefulRestart, GracefulRestartFamily, Message, NextHop, Nlri, Notification, Open, Origin,
-        PathAttributes, RawAttribute, Reach, RouteRefresh, SegmentKind, Unreach, Update,
+        AddPathFamily, Aggregator, AsPath, AsPathSegment, Capability, CodecContext, EncodedAttributes, Frame,
+        GracefulRestart, GracefulRestartFamily, LongLivedFamily, Message, NextHop, Nlri, Notification, Open,
+        Origin, PathAttributes, RawAttribute, Reach, Role, RouteRefresh, SegmentKind, Unreach, Update,
         iana::{MessageType, attribute as code},
         write_reach, write_withdraw,
     },
@@ -44,8 +44,12 @@ fn prefix(family: AfiSafi) -> BoxedStrategy<Prefix> {
     }
 }
 
-fn nlri(family: AfiSafi) -> impl Strategy<Value = Vec<Nlri>> {
-    vec(prefix(family).prop_map(Nlri::from), 1..40)
+/// With path identifiers where the session has them.
+fn nlri(family: AfiSafi, add_path: Families) -> impl Strategy<Value = Vec<Nlri>> {
+    let with_id = add_path.contains(family);
+    let one = (prefix(family), any::<u32>())
+        .prop_map(move |(prefix, id)| Nlri { prefix, path_id: with_id.then_some(id) });
+    vec(one, 1..40)
 }
 
 fn next_hop_v4() -> impl Strategy<Value = NextHop> {
@@ -72,8 +76,20 @@ fn capability() -> impl Strategy<Value = Capability> {
             Capability::GracefulRestart(GracefulRestart { restarting, notification, restart_time, families })
         },
     );
+    let add_path = (family(), 1..=3_u8).prop_map(|(family, directions)| AddPathFamily {
+        family,
+        receive: directions & 1 != 0,
+        send: directions & 2 != 0,
+    });
+    let long_lived = (family(), any::<bool>(), 0..0x0100_0000_u32).prop_map(
+        |(family, forwarding_preserved, stale_time)| LongLivedFamily {
+            family,
+            forwarding_preserved,
+            stale_time,
+        },
+    );
     let unknown =
-        (71..=255_u8, octets(0..=255)).prop_map(|(code, value)| Capability::Unknown { code, value });
+        (72..=255_u8, octets(0..=255)).prop_map(|(code, value)| Capability::Unknown { code, value });
     prop_oneof![
         family().prop_map(Capability::MultiProtocol),
         Just(Capability::RouteRefresh),
@@ -81,6 +97,9 @@ fn capability() -> impl Strategy<Value = Capability> {
         Just(Capability::ExtendedMessage),
         restart,
         vec(family(), 0..3).prop_map(Capability::ExtendedNextHop),
+        (0..=4_u8).prop_map(|code| Capability::Role(Role::from_code(code).unwrap())),
+        vec(add_path, 0..3).prop_map(Capability::AddPath),
+        vec(long_lived, 0..3).prop_map(Capability::LongLivedGracefulRestart),
         unknown,
     ]
 }
@@ -179,16 +198,26 @@ fn attributes(context: CodecContext) -> impl Strategy<Value = PathAttributes> {
 }
 
 fn context() -> impl Strategy<Value = CodecContext> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(four_octet_asn, internal, ipv4_over_ipv6)| {
-        CodecContext { four_octet_asn, internal, max_message_length: 65535, ipv4_over_ipv6 }
+    any::<[bool; 4]>().prop_map(|[four_octet_asn, internal, ipv4_over_ipv6, add_path]| {
+        let add_path = if add_path { Families::ALL } else { Families::NONE };
+        CodecContext {
+            four_octet_asn,
+            internal,
+            max_message_length: 65535,
+            ipv4_over_ipv6,
+            add_path_receive: add_path,
+            add_path_send: add_path,
+            enhanced_refresh: false,
+        }
     })
 }
 
 /// An update that fits one message: up to one of each field.
 fn update(context: CodecContext) -> impl Strategy<Value = Update> {
-    let unreach = |family| option::of(nlri(family).prop_map(move |nlri| Unreach { family, nlri }));
+    let ids = context.add_path_send;
+    let unreach = |family| option::of(nlri(family, ids).prop_map(move |nlri| Unreach { family, nlri }));
     let reach = |family, next_hop: BoxedStrategy<NextHop>| {
-        option::of((nlri(family), next_hop).prop_map(move |(nlri, next_hop)| Reach {
+        option::of((nlri(family, ids), next_hop).prop_map(move |(nlri, next_hop)| Reach {
             family,
             next_hop,
             nlri,
@@ -266,9 +295,11 @@ proptest! {
         let reach_length = out.len();
         let withdrawn = write_withdraw(family, &prefixes, &context, &mut out);
         prop_assert!(reach_length <= small && out.len() - reach_length <= small);
-        // The longest prefix takes 17 octets, and a length octet may have been saved after the fact.
-        prop_assert!(reached == prefixes.len() || reach_length == 0 || reach_length + 18 > small);
-        prop_assert!(withdrawn == prefixes.len() || out.len() - reach_length + 18 > small);
+        // The longest prefix takes 17 octets and its path identifier 4, and a length octet may have been saved
+        // after the fact.
+        let longest = if context.add_path_send.contains(family) { 22 } else { 18 };
+        prop_assert!(reached == prefixes.len() || reach_length == 0 || reach_length + longest > small);
+        prop_assert!(withdrawn == prefixes.len() || out.len() - reach_length + longest > small);
         for count in [reached, withdrawn].into_iter().filter(|count| *count > 0) {
             let frame = Frame::poll(&mut out, small).unwrap().unwrap();
             let Ok(Message::Update(update, _)) = Message::decode(frame, &context) else { panic!("an update") };

@@ -133,6 +133,10 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 22] {
         graceful_restart,
         families,
         extended_next_hop,
+        extended_messages,
+        role,
+        role_required,
+        add_path_receive,
         max_prefixes_in,
         max_prefixes_out,
         import,
@@ -147,6 +151,10 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 22] {
         ("gracefulRestart", Reset, *graceful_restart != old.graceful_restart),
         ("families", Reset, *families != old.families),
         ("extendedNextHop", Reset, *extended_next_hop != old.extended_next_hop),
+        ("extendedMessages", Reset, *extended_messages != old.extended_messages),
+        ("role", Reset, *role != old.role),
+        ("roleRequired", Reset, *role_required != old.role_required),
+        ("addPath.receive", Reset, *add_path_receive != old.add_path_receive),
         // Another TCP connection.
         ("peerAddress", Reset, *peer_address != old.peer_address),
         ("interface", Reset, *interface != old.interface),
@@ -207,7 +215,11 @@ mod tests {
             ("routerID", |c| c.router_id = RouterId::new(3).unwrap()),
             ("holdTimeSeconds", |c| c.hold_time = HoldTime::NONE),
             ("gracefulRestart", |c| {
-                c.graceful_restart = Some(GracefulRestartConfig { restart_time: 1, notification: false });
+                c.graceful_restart = Some(GracefulRestartConfig {
+                    restart_time: 1,
+                    notification: false,
+                    long_lived_stale_time: 0,
+                });
             }),
             ("families", |c| c.families = Families::from_iter([AfiSafi::Ipv4Unicast])),
             ("extendedNextHop", |c| c.extended_next_hop = true),

@@ -4,6 +4,7 @@ use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 use plainroute_bgp::{
     Asn, Families, HoldTime, Prefix, RouterId,
     session::{GracefulRestartConfig, SessionConfig},
+    wire::Role,
 };
 
 /// The name of a peer, as its configuration calls it; cheap to clone.
@@ -142,6 +143,14 @@ pub struct PeerConfig {
     pub families: Families,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950).
     pub extended_next_hop: bool,
+    /// Take and write messages beyond 4096 octets where both sides can (RFC 8654).
+    pub extended_messages: bool,
+    /// What we are to an external peer (RFC 9234): guards against route leaks.
+    pub role: Option<Role>,
+    /// Refuse a peer that claims no role, where we have one.
+    pub role_required: bool,
+    /// The families of which we take several paths for a prefix (RFC 7911).
+    pub add_path_receive: Families,
     /// Accepted prefixes beyond this number reset the session.
     pub max_prefixes_in: Option<u32>,
     /// Prefixes beyond this number are not advertised, and the status says so.
@@ -174,6 +183,10 @@ impl PeerConfig {
             graceful_restart: None,
             families: Families::ALL,
             extended_next_hop: false,
+            extended_messages: true,
+            role: None,
+            role_required: false,
+            add_path_receive: Families::NONE,
             max_prefixes_in: None,
             max_prefixes_out: None,
             import: Vec::new(),
@@ -197,6 +210,10 @@ impl PeerConfig {
             restarting: speaker.restarting,
             forwarding_preserved: speaker.forwarding_preserved,
             extended_next_hop: self.extended_next_hop,
+            extended_messages: self.extended_messages,
+            role: self.role,
+            role_required: self.role_required,
+            add_path_receive: self.add_path_receive,
             jitter_seed,
             ..SessionConfig::new(self.local_asn, self.peer_asn, self.router_id)
         }

@@ -1,4 +1,4 @@
-//! What one peer told us, and how long it stays while the peer restarts (RFC 4724 section 4.2).
+//! What one peer told us, and what stays of it while the peer restarts (RFC 4724 section 4.2, RFC 9494).
 //!
 //! Owned by the peer's task. Only what the import rules name is kept; what is kept over a lost session is stale
 //! until the peer tells it again, sends End-of-RIB, or its time runs out.
@@ -9,11 +9,11 @@ use std::{
 };
 
 use plainroute_bgp::{
-    AfiSafi, Families, Prefix,
-    policy::{ImportPolicy, ImportRule, InvalidPrefixRule, PrefixRule},
-    rib::{AdjRibIn, Change, Identity, PrefixLimit},
-    session::{DownReason, Negotiated},
-    wire::Update,
+    AfiSafi, Families,
+    policy::{ImportPolicy, ImportRule, InvalidPrefixRule, PrefixRule, Relation},
+    rib::{AdjRibIn, Change, Identity, PrefixLimit, Received},
+    session::{DownReason, Negotiated, Retention},
+    wire::{Nlri, Update},
 };
 
 use crate::{
@@ -27,10 +27,7 @@ const HOLD: Duration = Duration::from_secs(10);
 pub(crate) struct Inbound {
     rib: AdjRibIn,
     policy: ImportPolicy,
-    /// When stale routes go, wherever the peer is then.
-    stale_until: Option<Instant>,
-    /// We end the session ourselves to build it anew: the peer goes on forwarding, whatever it says of restarts.
-    held: bool,
+    retention: Retention,
     end_of_rib: Families,
     /// The routes for the kernel and how many there are of which family, as of the last change but for `dirty`.
     routes: Arc<PeerRoutes>,
@@ -51,8 +48,7 @@ impl Inbound {
             rib: AdjRibIn::new(identity(config), config.max_prefixes_in),
             // Refused by `PeerConfig::check` before it gets here.
             policy: policy(config).unwrap_or(ImportPolicy::DENY),
-            stale_until: None,
-            held: false,
+            retention: Retention::default(),
             end_of_rib: Families::NONE,
             routes: Arc::default(),
             counts: BTreeMap::new(),
@@ -79,14 +75,14 @@ impl Inbound {
         }
         self.counts.clear();
         let mut routes = PeerRoutes::new();
-        for (prefix, received) in self.rib.iter() {
-            let counts = self.counts.entry(prefix.family()).or_default();
+        for (nlri, received) in self.rib.iter() {
+            let counts = self.counts.entry(nlri.prefix.family()).or_default();
             counts.accepted += 1;
             counts.stale += usize::from(received.stale);
             if received.install {
                 let attributes = Arc::clone(received.route.attributes.shared());
                 let next_hop = received.route.next_hop;
-                routes.insert(prefix, PeerRoute { attributes, next_hop, stale: received.stale });
+                routes.insert(nlri, PeerRoute { attributes, next_hop, stale: received.stale });
             }
         }
         if *self.routes != routes {
@@ -99,7 +95,7 @@ impl Inbound {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.stale_until
+        self.retention.poll_timeout()
     }
 
     /// The session stands. Stale routes wait on where the peer says that it forwarded all the time, and go where
@@ -107,41 +103,25 @@ impl Inbound {
     pub(crate) fn session_up(&mut self, now: Instant, config: &PeerConfig, negotiated: &Negotiated) {
         self.rib.session_up(identity(config), config.max_prefixes_in);
         self.end_of_rib = Families::NONE;
-        let held = std::mem::take(&mut self.held);
-        let preserved = negotiated.retained_families().intersection(negotiated.forwarding_preserved());
-        let waits = if held { negotiated.families } else { preserved };
-        for family in AfiSafi::ALL.into_iter().filter(|family| !waits.contains(*family)) {
-            let changes = self.rib.sweep_stale(family);
-            self.note(&changes);
-        }
-        // The restart time was for coming back; as much again is for sending everything.
-        let patience = if held { HOLD } else { negotiated.restart_time() };
-        self.stale_until = self.has_stale().then(|| now + patience);
+        self.rib.set_relation(Some(Relation {
+            local_asn: config.local_asn,
+            peer_asn: config.peer_asn,
+            role: negotiated.role,
+        }));
+        let changes = self.retention.session_up(now, negotiated, &mut self.rib);
+        self.note(&changes);
     }
 
     /// The session is about to be built anew at our own wish: what the peer taught stays for a moment, as stale.
     pub(crate) fn hold(&mut self, now: Instant) {
-        self.held = true;
-        for family in AfiSafi::ALL {
-            let changes = self.rib.mark_stale(family);
-            self.note(&changes);
-        }
-        self.stale_until = self.has_stale().then(|| now + HOLD);
+        let changes = self.retention.hold(now, HOLD, &mut self.rib);
+        self.note(&changes);
     }
 
     pub(crate) fn session_down(&mut self, now: Instant, reason: &DownReason, negotiated: &Negotiated) {
-        if self.held {
-            return;
-        }
-        let kept =
-            if reason.retains_routes(negotiated) { negotiated.retained_families() } else { Families::NONE };
-        for family in AfiSafi::ALL {
-            let changes =
-                if kept.contains(family) { self.rib.mark_stale(family) } else { self.rib.clear(family) };
-            self.note(&changes);
-        }
+        let changes = self.retention.session_down(now, reason, negotiated, &mut self.rib);
+        self.note(&changes);
         self.end_of_rib = Families::NONE;
-        self.stale_until = self.has_stale().then(|| now + negotiated.restart_time());
     }
 
     /// The peer is another one now, or gone for good.
@@ -150,8 +130,7 @@ impl Inbound {
             let changes = self.rib.clear(family);
             self.note(&changes);
         }
-        self.stale_until = None;
-        self.held = false;
+        self.retention.clear();
     }
 
     pub(crate) fn apply(&mut self, update: &Update) -> Option<PrefixLimit> {
@@ -159,32 +138,35 @@ impl Inbound {
         self.note(&applied.changes);
         if let Some(family) = update.end_of_rib {
             self.end_of_rib.insert(family);
-            let changes = self.rib.sweep_stale(family);
+            let changes = self.retention.end_of_rib(family, &mut self.rib);
             self.note(&changes);
-            if !self.has_stale() {
-                self.stale_until = None;
-            }
         }
         applied.limit
     }
 
-    /// True where stale routes have just gone for want of time.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
-        let due = self.stale_until.is_some_and(|until| until <= now);
-        if due {
-            self.stale_until = None;
-            self.held = false;
-            for family in AfiSafi::ALL {
-                let changes = self.rib.sweep_stale(family);
-                self.note(&changes);
-            }
+    /// The peer tells all of `family` again (RFC 7313). Before its End-of-RIB that is to be ignored where it does
+    /// graceful restart (section 4.1).
+    pub(crate) fn begin_refresh(&mut self, family: AfiSafi, negotiated: &Negotiated) {
+        if negotiated.graceful_restart.is_none() || self.end_of_rib.contains(family) {
+            self.rib.begin_refresh(family);
         }
-        due
+    }
+
+    pub(crate) fn end_refresh(&mut self, family: AfiSafi) {
+        let changes = self.rib.end_refresh(family);
+        self.note(&changes);
+    }
+
+    /// True where stale routes have just gone, or become a last resort, for want of time.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+        let changes = self.retention.handle_timeout(now, &mut self.rib);
+        self.note(&changes);
+        !changes.is_empty()
     }
 
     /// Another limit; it holds for what comes from now on.
     pub(crate) fn set_limit(&mut self, config: &PeerConfig) {
-        self.rib.session_up(identity(config), config.max_prefixes_in);
+        self.rib.set_max_prefixes(config.max_prefixes_in);
     }
 
     /// Other import rules: what is held is judged again; what was refused has to be asked for.
@@ -195,18 +177,14 @@ impl Inbound {
     }
 
     pub(crate) fn received(&self) -> Vec<ReceivedRoute> {
-        let route = |(prefix, received): (Prefix, &plainroute_bgp::rib::Received)| ReceivedRoute {
-            prefix,
+        let route = |(nlri, received): (Nlri, &Received)| ReceivedRoute {
+            prefix: nlri.prefix,
             next_hop: received.route.next_hop,
             attributes: Arc::clone(received.route.attributes.shared()),
             install: received.install,
             stale: received.stale,
         };
         self.rib.iter().map(route).collect()
-    }
-
-    fn has_stale(&self) -> bool {
-        AfiSafi::ALL.into_iter().any(|family| self.rib.stale(family) > 0)
     }
 
     fn note(&mut self, changes: &[Change]) {

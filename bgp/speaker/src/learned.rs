@@ -8,7 +8,7 @@ use std::{
 use plainroute_bgp::{
     Asn, Prefix, RouterId,
     rib::best_path::{self, Candidate},
-    wire::{NextHop, PathAttributes},
+    wire::{NextHop, Nlri, PathAttributes},
 };
 
 use crate::{PeerName, config::is_link_local, origin::next_hop_address};
@@ -29,8 +29,8 @@ pub struct LearnedPath {
     pub stale: bool,
 }
 
-/// One peer's routes for the kernel.
-pub(crate) type PeerRoutes = BTreeMap<Prefix, PeerRoute>;
+/// One peer's routes for the kernel; several for a prefix where it has add-path (RFC 7911).
+pub(crate) type PeerRoutes = BTreeMap<Nlri, PeerRoute>;
 
 /// A route of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +55,18 @@ pub(crate) struct Teaching {
 /// The best paths over all peers (RFC 4271 section 9.1.2.2).
 pub(crate) fn best(teachings: &BTreeMap<PeerName, Teaching>) -> Learned {
     let prefixes: BTreeSet<Prefix> =
-        teachings.values().flat_map(|teaching| teaching.routes.keys().copied()).collect();
+        teachings.values().flat_map(|teaching| teaching.routes.keys().map(|nlri| nlri.prefix)).collect();
     prefixes.into_iter().map(|prefix| (prefix, paths(prefix, teachings))).collect()
 }
 
 fn paths(prefix: Prefix, teachings: &BTreeMap<PeerName, Teaching>) -> Vec<LearnedPath> {
     let offers: Vec<(&PeerName, &Teaching, &PeerRoute)> = teachings
         .iter()
-        .filter_map(|(peer, teaching)| Some((peer, teaching, teaching.routes.get(&prefix)?)))
+        .flat_map(|(peer, teaching)| {
+            let routes = teaching.routes.range(Nlri::from(prefix)..);
+            let of_prefix = routes.take_while(move |(nlri, _)| nlri.prefix == prefix);
+            of_prefix.map(move |(_, route)| (peer, teaching, route))
+        })
         .collect();
     let candidates: Vec<Candidate<'_>> = offers
         .iter()

@@ -136,7 +136,10 @@ mod tests {
             hold_time: HoldTime::DEFAULT,
             keepalive: None,
             graceful_restart: None,
+            long_lived: Vec::new(),
             route_refresh: true,
+            role: None,
+            longest_received: 4096,
             peer_open: open.clone(),
             local_open: open,
         }

@@ -32,6 +32,9 @@ pub struct OriginAttributes {
     pub med: Option<u32>,
     /// How often our AS is prepended beyond the once that every external peer sees.
     pub as_path_prepend: u8,
+    /// The route is to go away soon: GRACEFUL_SHUTDOWN, and for internal peers the lowest LOCAL_PREF, so that
+    /// traffic moves before it does (RFC 8326 section 4.1).
+    pub drain: bool,
 }
 
 /// A route as it was sent to a peer.

@@ -10,7 +10,8 @@ use std::{
 
 use bytes::BytesMut;
 use plainroute_bgp::{
-    AfiSafi, Prefix,
+    AfiSafi, Community, Prefix,
+    policy::Relation,
     rib::{AdjRibOut, AttributeSet, Route},
     session::Negotiated,
     wire::{AsPath, AsPathSegment, NextHop, Origin, PathAttributes, SegmentKind},
@@ -230,25 +231,30 @@ fn attributes(origin: &OriginAttributes, config: &PeerConfig) -> PathAttributes 
     let segments =
         segment.asns.chunks(255).map(|asns| AsPathSegment { kind: segment.kind, asns: asns.to_vec() });
     let mut communities = origin.communities.clone();
+    communities.extend(origin.drain.then_some(Community::GRACEFUL_SHUTDOWN));
     communities.sort();
     communities.dedup();
     let mut large_communities = origin.large_communities.clone();
     large_communities.sort();
     large_communities.dedup();
-    PathAttributes {
+    let mut attributes = PathAttributes {
         origin: Origin::Igp,
         as_path: AsPath { segments: segments.collect() },
         med: origin.med,
-        local_pref: internal.then(|| origin.local_pref.unwrap_or(100)),
+        local_pref: internal.then(|| if origin.drain { 0 } else { origin.local_pref.unwrap_or(100) }),
         communities,
         large_communities,
         ..PathAttributes::default()
-    }
+    };
+    let relation = Relation { local_asn: config.local_asn, peer_asn: config.peer_asn, role: config.role };
+    let sent = relation.send(&mut attributes);
+    debug_assert!(sent.is_ok(), "only what came with Only to Customer can be a leak");
+    attributes
 }
 
 #[cfg(test)]
 mod tests {
-    use plainroute_bgp::{Asn, Community, RouterId};
+    use plainroute_bgp::{Asn, RouterId, wire::Role};
 
     use super::*;
 
@@ -278,6 +284,26 @@ mod tests {
     fn an_internal_peer_sees_the_local_preference_and_an_empty_path() {
         let attributes = attributes(&origin(), &config(1, 1));
         assert_eq!((attributes.local_pref, attributes.as_path.segments.len()), (Some(7), 0));
+    }
+
+    /// RFC 8326 section 4.1.
+    #[test]
+    fn a_drained_route_says_that_it_goes_away() {
+        let drained = OriginAttributes { drain: true, ..origin() };
+        let external = attributes(&drained, &config(1, 2));
+        assert_eq!(external.communities, [Community(3), Community(9), Community::GRACEFUL_SHUTDOWN]);
+        assert_eq!(attributes(&drained, &config(1, 1)).local_pref, Some(0));
+        assert!(!attributes(&origin(), &config(1, 2)).communities.contains(&Community::GRACEFUL_SHUTDOWN));
+    }
+
+    /// RFC 9234 section 5: what we originate to a customer or peer is for their customers only.
+    #[test]
+    fn a_role_marks_what_we_originate() {
+        let said =
+            |role| attributes(&origin(), &PeerConfig { role: Some(role), ..config(1, 2) }).only_to_customer;
+        assert_eq!(said(Role::Provider), Asn::new(1));
+        assert_eq!(said(Role::Peer), Asn::new(1));
+        assert_eq!(said(Role::Customer), None);
     }
 
     #[test]

@@ -198,7 +198,7 @@ impl Record {
                 advertised: outbound.rib().sent(family),
                 accepted: inbound.counts(family).accepted,
                 stale: inbound.counts(family).stale,
-                rejected: inbound.rib().rejected(family).policy + inbound.rib().rejected(family).looped,
+                rejected: inbound.rib().rejected(family).total(),
                 not_advertised: outbound.not_advertised(family),
                 end_of_rib_sent: outbound.rib().end_of_rib_sent(family),
                 end_of_rib_received: inbound.end_of_rib_received(family),

@@ -20,7 +20,7 @@ use crate::{DEADLINE, Neighbour, OUR_ASN, OUR_V4, ROUTER_ASN, Session, Sessions,
 
 /// What a node that means to come back offers.
 pub(crate) const GRACEFUL: GracefulRestartConfig =
-    GracefulRestartConfig { restart_time: 60, notification: false };
+    GracefulRestartConfig { restart_time: 60, notification: false, long_lived_stale_time: 0 };
 
 /// The peer of one of the sessions that are one per family.
 pub(crate) fn peer(family: Family) -> PeerName {

@@ -4,6 +4,8 @@
 //! here: the agent's plan gives each session exactly the routes that it is to announce.
 mod import;
 mod prefix_rule;
+mod relation;
 
 pub use import::{Accepted, ImportPolicy, ImportRule};
 pub use prefix_rule::{InvalidPrefixRule, PrefixRule};
+pub use relation::{Leaked, Relation};

@@ -2,13 +2,16 @@
 //!
 //! A rejected route costs no memory: it is counted and forgotten, so that a leaked full table is harmless. The
 //! price is that a policy which comes to accept more needs a route refresh from the peer (RFC 2918).
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{AttributeSet, AttributeSets, Route};
 use crate::{
-    AfiSafi, Asn, Prefix, RouterId,
-    policy::ImportPolicy,
-    wire::{PathAttributes, Update},
+    AfiSafi, Asn, Community, Prefix, RouterId,
+    policy::{ImportPolicy, Relation},
+    wire::{Nlri, PathAttributes, Update},
 };
 
 /// Who we are to this peer, for the loop checks.
@@ -34,8 +37,8 @@ pub struct Received {
 /// A prefix whose accepted route is now another one; `None`: gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The prefix.
-    pub prefix: Prefix,
+    /// The prefix, with its path identifier where the session has such (RFC 7911).
+    pub nlri: Nlri,
     /// Its accepted route.
     pub route: Option<Received>,
 }
@@ -73,6 +76,21 @@ pub struct RejectCounts {
     pub policy: u64,
     /// Our own AS or identifier was in the path (RFC 4271 section 9.1.2, RFC 4456 section 8).
     pub looped: u64,
+    /// Only to Customer says that the peer should not have it or not give it (RFC 9234 section 5).
+    pub leaked: u64,
+}
+
+impl RejectCounts {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.policy.saturating_add(self.looped).saturating_add(self.leaked)
+    }
+}
+
+/// Why a whole UPDATE stays out.
+enum Refused {
+    Looped,
+    Leaked,
 }
 
 /// What one peer told us, as far as it was accepted.
@@ -80,7 +98,11 @@ pub struct RejectCounts {
 pub struct AdjRibIn {
     identity: Identity,
     max_prefixes: Option<u32>,
-    routes: BTreeMap<Prefix, Received>,
+    relation: Option<Relation>,
+    /// By prefix and path identifier, so that several paths of one peer stand beside each other.
+    routes: BTreeMap<Nlri, Received>,
+    /// Of each family being refreshed (RFC 7313), what the peer has not told again yet.
+    refreshing: [Option<BTreeSet<Nlri>>; 2],
     sets: AttributeSets,
     rejected: [RejectCounts; 2],
     told_near: bool,
@@ -92,7 +114,9 @@ impl AdjRibIn {
         AdjRibIn {
             identity,
             max_prefixes,
+            relation: None,
             routes: BTreeMap::new(),
+            refreshing: [None, None],
             sets: AttributeSets::default(),
             rejected: Default::default(),
             told_near: false,
@@ -104,30 +128,42 @@ impl AdjRibIn {
     pub fn apply(&mut self, update: &Update, policy: &ImportPolicy) -> Applied {
         let mut applied = Applied::default();
         for nlri in update.unreach.iter().flat_map(|unreach| &unreach.nlri) {
-            self.remove(nlri.prefix, &mut applied.changes);
+            self.note_told(nlri);
+            self.remove(*nlri, &mut applied.changes);
         }
-        let looped = self.is_loop(&update.attributes);
+        let usable = self.usable(&update.attributes);
         let mut set: Option<AttributeSet> = None;
         for reach in &update.reach {
             for nlri in &reach.nlri {
-                let accepted = if looped { None } else { policy.evaluate(nlri.prefix) };
-                let Some(accepted) = accepted else {
-                    let rejected = &mut self.rejected[nlri.prefix.family().place()];
-                    let count = if looped { &mut rejected.looped } else { &mut rejected.policy };
-                    *count = count.saturating_add(1);
-                    self.remove(nlri.prefix, &mut applied.changes);
-                    continue;
+                self.note_told(nlri);
+                let attributes = match (&usable, policy.evaluate(nlri.prefix)) {
+                    (Ok(attributes), Some(accepted)) => Ok((attributes, accepted)),
+                    (Ok(_), None) => Err(None),
+                    (Err(refused), _) => Err(Some(refused)),
                 };
-                if self.is_full() && !self.routes.contains_key(&nlri.prefix) {
+                let (attributes, accepted) = match attributes {
+                    Ok(usable) => usable,
+                    Err(refused) => {
+                        let rejected = &mut self.rejected[nlri.prefix.family().place()];
+                        let count = match refused {
+                            None => &mut rejected.policy,
+                            Some(Refused::Looped) => &mut rejected.looped,
+                            Some(Refused::Leaked) => &mut rejected.leaked,
+                        };
+                        *count = count.saturating_add(1);
+                        self.remove(*nlri, &mut applied.changes);
+                        continue;
+                    }
+                };
+                if self.is_full() && !self.routes.contains_key(nlri) {
                     let limit = self.max_prefixes.unwrap_or(u32::MAX);
                     applied.limit = Some(PrefixLimit::Exceeded { limit });
                     return applied;
                 }
-                let attributes =
-                    set.get_or_insert_with(|| self.sets.intern(update.attributes.clone())).clone();
+                let attributes = set.get_or_insert_with(|| self.sets.intern(attributes.clone())).clone();
                 let route = Route { attributes, next_hop: reach.next_hop };
                 let received = Received { route, install: accepted.install, stale: false };
-                self.insert(nlri.prefix, received, &mut applied.changes);
+                self.insert(*nlri, received, &mut applied.changes);
             }
         }
         applied.limit = self.nearness();
@@ -138,41 +174,89 @@ impl AdjRibIn {
     /// for a refresh.
     pub fn reapply(&mut self, policy: &ImportPolicy) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.routes.retain(|prefix, received| match policy.evaluate(*prefix) {
+        self.routes.retain(|nlri, received| match policy.evaluate(nlri.prefix) {
             Some(accepted) => {
                 if received.install != accepted.install {
                     received.install = accepted.install;
-                    changes.push(Change { prefix: *prefix, route: Some(received.clone()) });
+                    changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
                 }
                 true
             }
             None => {
-                changes.push(Change { prefix: *prefix, route: None });
+                changes.push(Change { nlri: *nlri, route: None });
                 false
             }
         });
         changes
     }
 
+    /// Another limit; it holds for what comes from now on.
+    pub fn set_max_prefixes(&mut self, max_prefixes: Option<u32>) {
+        self.max_prefixes = max_prefixes;
+        self.told_near = false;
+    }
+
+    /// What the peer is to us; decides which routes are leaks and how they are marked. None: nothing of that.
+    pub fn set_relation(&mut self, relation: Option<Relation>) {
+        self.relation = relation;
+    }
+
+    /// The peer begins to tell all of `family` again: from now on is noted what it has not told yet. A second
+    /// beginning counts alone (RFC 7313 section 4.2).
+    pub fn begin_refresh(&mut self, family: AfiSafi) {
+        let held = self.routes.keys().filter(|nlri| nlri.prefix.family() == family).copied().collect();
+        self.refreshing[family.place()] = Some(held);
+    }
+
+    /// The peer has told all of `family` again: what it did not tell goes. Without a beginning nothing does.
+    pub fn end_refresh(&mut self, family: AfiSafi) -> Vec<Change> {
+        let Some(untold) = self.refreshing[family.place()].take() else { return Vec::new() };
+        self.remove_where(|nlri, _| untold.contains(nlri))
+    }
+
+    /// The restart time of the peer is over, and what is stale of `family` may stay as a last resort: it is
+    /// marked by LLGR_STALE, and goes where NO_LLGR forbids it (RFC 9494 section 4.2).
+    pub fn mark_long_lived(&mut self, family: AfiSafi) -> Vec<Change> {
+        let forbidden = |set: &PathAttributes| set.communities.contains(&Community::NO_LLGR);
+        let mut changes = self.remove_where(|nlri, received| {
+            received.stale && nlri.prefix.family() == family && forbidden(&received.route.attributes)
+        });
+        for (nlri, received) in &mut self.routes {
+            let marked = received.route.attributes.communities.contains(&Community::LLGR_STALE);
+            if nlri.prefix.family() != family || !received.stale || marked {
+                continue;
+            }
+            let mut attributes = PathAttributes::clone(&received.route.attributes);
+            attributes.communities.push(Community::LLGR_STALE);
+            attributes.communities.sort_unstable();
+            received.route.attributes = self.sets.intern(attributes);
+            changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
+        }
+        changes
+    }
+
     /// The session of a peer that preserves its forwarding went down: keeps its routes of `family` as stale. Those
     /// that were stale already go (RFC 4724 section 4.2: consecutive restarts).
     pub fn mark_stale(&mut self, family: AfiSafi) -> Vec<Change> {
+        self.refreshing[family.place()] = None;
         let mut changes = self.sweep_stale(family);
-        for (prefix, received) in self.routes.iter_mut().filter(|(prefix, _)| prefix.family() == family) {
+        let held = self.routes.iter_mut().filter(|(nlri, _)| nlri.prefix.family() == family);
+        for (nlri, received) in held {
             received.stale = true;
-            changes.push(Change { prefix: *prefix, route: Some(received.clone()) });
+            changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
         }
         changes
     }
 
     /// End-of-RIB came, or the time for it ran out: what the peer did not tell again goes.
     pub fn sweep_stale(&mut self, family: AfiSafi) -> Vec<Change> {
-        self.remove_where(|prefix, received| received.stale && prefix.family() == family)
+        self.remove_where(|nlri, received| received.stale && nlri.prefix.family() == family)
     }
 
     /// The session went down and nothing is to be kept of `family`.
     pub fn clear(&mut self, family: AfiSafi) -> Vec<Change> {
-        self.remove_where(|prefix, _| prefix.family() == family)
+        self.refreshing[family.place()] = None;
+        self.remove_where(|nlri, _| nlri.prefix.family() == family)
     }
 
     /// A new session: counts start again, and the limit is told again. What is kept as stale stays.
@@ -181,21 +265,23 @@ impl AdjRibIn {
         self.max_prefixes = max_prefixes;
         self.rejected = Default::default();
         self.told_near = false;
+        self.refreshing = [None, None];
     }
 
-    /// The accepted route to `prefix`.
+    /// The accepted route to `prefix`; of several paths (RFC 7911) the one with the lowest identifier.
     pub fn find(&self, prefix: Prefix) -> Option<&Received> {
-        self.routes.get(&prefix)
+        let (nlri, received) = self.routes.range(Nlri::from(prefix)..).next()?;
+        (nlri.prefix == prefix).then_some(received)
     }
 
-    /// All accepted routes, by prefix.
-    pub fn iter(&self) -> impl Iterator<Item = (Prefix, &Received)> {
-        self.routes.iter().map(|(prefix, received)| (*prefix, received))
+    /// All accepted routes, by prefix and path identifier.
+    pub fn iter(&self) -> impl Iterator<Item = (Nlri, &Received)> {
+        self.routes.iter().map(|(nlri, received)| (*nlri, received))
     }
 
-    /// How many prefixes of `family` are accepted.
+    /// How many routes of `family` are accepted.
     pub fn count(&self, family: AfiSafi) -> usize {
-        self.routes.keys().filter(|prefix| prefix.family() == family).count()
+        self.routes.keys().filter(|nlri| nlri.prefix.family() == family).count()
     }
 
     /// Whether nothing is accepted.
@@ -205,12 +291,31 @@ impl AdjRibIn {
 
     /// How many accepted prefixes of `family` wait for the restarting peer to tell them again.
     pub fn stale(&self, family: AfiSafi) -> usize {
-        self.routes.iter().filter(|(prefix, received)| prefix.family() == family && received.stale).count()
+        let stale = |(nlri, received): &(&Nlri, &Received)| nlri.prefix.family() == family && received.stale;
+        self.routes.iter().filter(stale).count()
     }
 
     /// What did not come in of `family` during this session.
     pub fn rejected(&self, family: AfiSafi) -> RejectCounts {
         self.rejected[family.place()]
+    }
+
+    /// The attributes as they are used, or why the routes stay out.
+    fn usable(&self, attributes: &Arc<PathAttributes>) -> Result<Arc<PathAttributes>, Refused> {
+        if self.is_loop(attributes) {
+            return Err(Refused::Looped);
+        }
+        match self.relation {
+            None => Ok(Arc::clone(attributes)),
+            Some(relation) => relation.receive(attributes).map_err(|_| Refused::Leaked),
+        }
+    }
+
+    /// A route of a family being refreshed was told again, whatever was said of it.
+    fn note_told(&mut self, nlri: &Nlri) {
+        if let Some(untold) = &mut self.refreshing[nlri.prefix.family().place()] {
+            untold.remove(nlri);
+        }
     }
 
     /// RFC 4271 section 9.1.2 and RFC 4456 section 8: a route that has been here before is not used.
@@ -237,25 +342,25 @@ impl AdjRibIn {
         tell.then_some(PrefixLimit::Near { count, limit })
     }
 
-    fn insert(&mut self, prefix: Prefix, received: Received, changes: &mut Vec<Change>) {
-        if self.routes.get(&prefix) != Some(&received) {
-            self.routes.insert(prefix, received.clone());
-            changes.push(Change { prefix, route: Some(received) });
+    fn insert(&mut self, nlri: Nlri, received: Received, changes: &mut Vec<Change>) {
+        if self.routes.get(&nlri) != Some(&received) {
+            self.routes.insert(nlri, received.clone());
+            changes.push(Change { nlri, route: Some(received) });
         }
     }
 
-    fn remove(&mut self, prefix: Prefix, changes: &mut Vec<Change>) {
-        if self.routes.remove(&prefix).is_some() {
-            changes.push(Change { prefix, route: None });
+    fn remove(&mut self, nlri: Nlri, changes: &mut Vec<Change>) {
+        if self.routes.remove(&nlri).is_some() {
+            changes.push(Change { nlri, route: None });
         }
     }
 
-    fn remove_where(&mut self, gone: impl Fn(&Prefix, &Received) -> bool) -> Vec<Change> {
+    fn remove_where(&mut self, gone: impl Fn(&Nlri, &Received) -> bool) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.routes.retain(|prefix, received| {
-            let gone = gone(prefix, received);
+        self.routes.retain(|nlri, received| {
+            let gone = gone(nlri, received);
             if gone {
-                changes.push(Change { prefix: *prefix, route: None });
+                changes.push(Change { nlri: *nlri, route: None });
             }
             !gone
         });

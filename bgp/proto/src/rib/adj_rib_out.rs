@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     AfiSafi, Families, Prefix,
-    wire::{CodecContext, write_end_of_rib},
+    wire::{CodecContext, RouteRefresh, write_end_of_rib},
 };
 
 /// One route that a peer is to hold.
@@ -47,6 +47,10 @@ pub struct AdjRibOut {
     released: bool,
     /// Families whose End-of-RIB this session has not been told.
     end_of_rib_owed: Families,
+    /// Families that are to be told again from the beginning, and said so (RFC 7313).
+    refresh_owed: Families,
+    /// Families that are being told again; the end is to be said.
+    refreshing: Families,
     version: u64,
     flushed: u64,
     packer: Packer,
@@ -66,6 +70,8 @@ impl AdjRibOut {
             session: None,
             released: false,
             end_of_rib_owed: Families::NONE,
+            refresh_owed: Families::NONE,
+            refreshing: Families::NONE,
             version: 0,
             flushed: 0,
             packer: Packer::default(),
@@ -102,14 +108,22 @@ impl AdjRibOut {
             self.tables.iter_mut().for_each(Table::session_down);
         }
         self.end_of_rib_owed = Families::NONE;
+        self.refresh_owed = Families::NONE;
+        self.refreshing = Families::NONE;
         self.note_flushed();
     }
 
     /// The peer asked to hear all of `family` again (RFC 2918). Its End-of-RIB is not told again. Without that
     /// family in the session nothing happens.
+    ///
+    /// Where the session has enhanced refresh (RFC 7313), the routes stand between its marks. Before End-of-RIB
+    /// there are none: the peer is to ignore them then (section 4.1).
     pub fn refresh(&mut self, family: AfiSafi) {
         if self.session.is_some_and(|families| families.contains(family)) {
             self.table(family).refresh();
+            if !self.end_of_rib_owed.contains(family) {
+                self.refresh_owed.insert(family);
+            }
             self.version += 1;
             self.note_flushed();
         }
@@ -124,10 +138,12 @@ impl AdjRibOut {
     /// Appends the next UPDATE to `out`; false where there is nothing to say. The caller stops polling where `out`
     /// is long enough for the socket. `context` must be that of the session.
     pub fn poll_update(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
-        let written = self.poll_withdrawal(context, out)
+        let written = self.poll_refresh_begin(context, out)
+            || self.poll_withdrawal(context, out)
             || self.poll_announcement(context, out)
             // A route that could not be said may have become a withdrawal.
             || self.poll_withdrawal(context, out)
+            || self.poll_refresh_end(out)
             || self.poll_end_of_rib(out);
         self.note_flushed();
         written
@@ -187,6 +203,25 @@ impl AdjRibOut {
         if self.pending_empty() {
             self.flushed = self.version;
         }
+    }
+
+    fn poll_refresh_begin(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
+        let Some(family) = self.refresh_owed.iter().next() else { return false };
+        self.refresh_owed.remove(family);
+        if !context.enhanced_refresh {
+            return self.poll_refresh_begin(context, out);
+        }
+        self.refreshing.insert(family);
+        RouteRefresh { family, subtype: RouteRefresh::BEGIN }.encode(out);
+        true
+    }
+
+    fn poll_refresh_end(&mut self, out: &mut BytesMut) -> bool {
+        let told = |family: &AfiSafi| self.tables[family.place()].pending() == 0;
+        let Some(family) = self.refreshing.iter().find(told) else { return false };
+        self.refreshing.remove(family);
+        RouteRefresh { family, subtype: RouteRefresh::END }.encode(out);
+        true
     }
 
     fn poll_withdrawal(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {

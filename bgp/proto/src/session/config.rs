@@ -1,7 +1,7 @@
 //! What one session is told: who we are, who the peer must be, and how patient we are.
 use std::time::Duration;
 
-use crate::{Asn, Families, HoldTime, RouterId};
+use crate::{Asn, Families, HoldTime, RouterId, wire::Role};
 
 /// What we offer in the graceful restart capability (RFC 4724).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,6 +10,9 @@ pub struct GracefulRestartConfig {
     pub restart_time: u16,
     /// N bit (RFC 8538): a NOTIFICATION does not flush either. Only sensible where BFD watches the path.
     pub notification: bool,
+    /// How much longer than that the peer keeps them, as a last resort (RFC 9494), in seconds; 0 for not at all.
+    /// We keep the routes of a peer that asks for it in any case.
+    pub long_lived_stale_time: u32,
 }
 
 /// The configuration of one session; fixed for its life.
@@ -39,6 +42,16 @@ pub struct SessionConfig {
     pub forwarding_preserved: Families,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950).
     pub extended_next_hop: bool,
+    /// Take messages of up to 65535 octets, and write such where the peer takes them (RFC 8654).
+    pub extended_messages: bool,
+    /// What we are to an external peer (RFC 9234); nothing is said or checked where absent.
+    pub role: Option<Role>,
+    /// Refuse a peer that claims no role, where we have one (RFC 9234 section 4.2).
+    pub role_required: bool,
+    /// The families of which we take several paths for a prefix (RFC 7911).
+    pub add_path_receive: Families,
+    /// The families whose prefixes we give a path identifier (RFC 7911); one path each.
+    pub add_path_send: Families,
     /// Send hold time (RFC 9687); the larger of eight minutes and twice the hold time where absent.
     pub send_hold: Option<Duration>,
     /// Seed of the jitter, so that a run can be repeated.
@@ -61,6 +74,11 @@ impl SessionConfig {
             restarting: false,
             forwarding_preserved: Families::NONE,
             extended_next_hop: false,
+            extended_messages: true,
+            role: None,
+            role_required: false,
+            add_path_receive: Families::NONE,
+            add_path_send: Families::NONE,
             send_hold: None,
             jitter_seed: 0,
         }

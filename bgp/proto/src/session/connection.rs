@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Families,
-    wire::{Open, encode_keepalive},
+    wire::{Open, RouteRefresh, encode_keepalive},
 };
 
 /// How long a connected peer may wait with its OPEN. RFC 4271 section 8.2.2 suggests four minutes; a minute is
@@ -123,7 +123,7 @@ impl Connection {
                     shared.counters.malformed_updates += u64::from(!findings.is_empty());
                     shared.events.push_back(Event::Update(update, findings));
                 }
-                Effect::Refresh(family) => shared.events.push_back(Event::RefreshRequested(family)),
+                Effect::Refresh(refresh) => shared.events.extend(refresh_event(refresh)),
                 Effect::Down(reason) => ended = Some(self.end(reason, now, shared)),
             }
         }
@@ -173,5 +173,15 @@ impl Connection {
             Some(duration) => self.timers.set(timer, now + duration),
             None => self.timers.stop(timer),
         }
+    }
+}
+
+/// RFC 7313 section 5: a subtype that nobody knows is ignored.
+fn refresh_event(refresh: RouteRefresh) -> Option<Event> {
+    match refresh.subtype {
+        RouteRefresh::REQUEST => Some(Event::RefreshRequested(refresh.family)),
+        RouteRefresh::BEGIN => Some(Event::RefreshBegan(refresh.family)),
+        RouteRefresh::END => Some(Event::RefreshEnded(refresh.family)),
+        _ => None,
     }
 }

@@ -44,6 +44,11 @@ pub enum Event {
     Update(Update, Vec<Finding>),
     /// The peer asks for all routes of a family again (RFC 2918).
     RefreshRequested(AfiSafi),
+    /// The peer begins to send all routes of a family again; what it does not send until the end is gone
+    /// (RFC 7313).
+    RefreshBegan(AfiSafi),
+    /// The peer has sent all routes of a family again.
+    RefreshEnded(AfiSafi),
 }
 
 /// Why a session is stopped on purpose.

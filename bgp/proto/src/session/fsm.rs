@@ -8,10 +8,7 @@
 use std::sync::Arc;
 
 use super::{DownReason, Negotiated, State, StopReason, timer::Timer};
-use crate::{
-    AfiSafi,
-    wire::{CeaseReason, Finding, Notification, Update, iana::error},
-};
+use crate::wire::{CeaseReason, Finding, Notification, RouteRefresh, Update, iana::error};
 
 /// A state with what is known in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +78,9 @@ pub(super) enum Input {
     UpdateError(Notification),
     /// 29 (RFC 9687).
     SendHoldExpired,
-    /// ROUTE-REFRESH (RFC 2918); `None` for a family that we do not speak, or a subtype that asks for nothing.
-    RouteRefresh(Option<AfiSafi>),
+    /// ROUTE-REFRESH (RFC 2918, RFC 7313); `None` for a family that we do not speak, or a subtype without a
+    /// meaning.
+    RouteRefresh(Option<RouteRefresh>),
     /// The peer is back on another connection while this one stands (RFC 4724 section 5).
     PeerRestarted,
 }
@@ -99,7 +97,7 @@ pub(super) enum Effect {
     Stop(Timer),
     Established(Arc<Negotiated>),
     Update(Update, Vec<Finding>),
-    Refresh(AfiSafi),
+    Refresh(RouteRefresh),
     Down(DownReason),
 }
 
@@ -291,9 +289,9 @@ fn established(negotiated: Arc<Negotiated>, input: Input, effects: &mut Vec<Effe
             effects.extend([Effect::Set(Timer::Hold), Effect::Update(update, findings)]);
             Phase::Established(negotiated)
         }
-        Input::RouteRefresh(family) => {
+        Input::RouteRefresh(refresh) => {
             effects.push(Effect::Set(Timer::Hold));
-            effects.extend(family.map(Effect::Refresh));
+            effects.extend(refresh.map(Effect::Refresh));
             Phase::Established(negotiated)
         }
         Input::Open(_) => fail(Notification::fsm(error::UNEXPECTED_IN_ESTABLISHED), effects),

@@ -9,8 +9,10 @@ use super::{
 };
 use crate::{
     AfiSafi, Asn, RouterId,
-    wire::{CeaseReason, Notification, Update},
+    wire::{CeaseReason, Notification, RouteRefresh, Update},
 };
+
+const REFRESH: RouteRefresh = RouteRefresh { family: AfiSafi::Ipv4Unicast, subtype: RouteRefresh::REQUEST };
 
 fn negotiated() -> Arc<Negotiated> {
     let config = |local, peer, id| {
@@ -55,7 +57,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("Update", Input::Update(Update::default(), Vec::new())),
         ("UpdateError", Input::UpdateError(Notification::bare(3, 1))),
         ("SendHoldExpired", Input::SendHoldExpired),
-        ("RouteRefresh", Input::RouteRefresh(Some(AfiSafi::Ipv4Unicast))),
+        ("RouteRefresh", Input::RouteRefresh(Some(REFRESH))),
         ("RouteRefresh unknown", Input::RouteRefresh(None)),
         ("PeerRestarted", Input::PeerRestarted),
     ]

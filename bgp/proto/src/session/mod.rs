@@ -13,6 +13,7 @@ mod fsm;
 #[cfg(test)]
 mod fsm_table;
 mod negotiated;
+mod retention;
 mod state;
 mod timer;
 
@@ -23,11 +24,12 @@ use bytes::BytesMut;
 pub use config::{GracefulRestartConfig, SessionConfig};
 pub use event::{Action, ConnectionId, DownReason, Event, Rejected, StopReason};
 pub use negotiated::Negotiated;
+pub use retention::Retention;
 pub use state::State;
 
 use crate::{
     AfiSafi, Families,
-    wire::{CodecContext, Frame, Message, Notification, Open, RouteRefresh, iana::error},
+    wire::{CodecContext, Frame, Message, Notification, Open, RouteRefresh, frame::MAX_LENGTH, iana::error},
 };
 use collision::{Identity, Initiator, winner};
 use connection::{Connection, Shared};
@@ -144,11 +146,11 @@ impl Session {
     /// Takes whole messages out of what was read from a connection; the rest of a message stays in `buffer`.
     pub fn handle_input(&mut self, now: Instant, id: ConnectionId, buffer: &mut BytesMut) {
         while let Some(connection) = self.connection(id) {
-            let context = connection
+            let (context, longest) = connection
                 .phase
                 .negotiated()
-                .map_or(CodecContext::default(), |negotiated| negotiated.context);
-            let decoded = match Frame::poll(buffer, context.max_message_length) {
+                .map_or((CodecContext::default(), MAX_LENGTH), |n| (n.context, n.longest_received));
+            let decoded = match Frame::poll(buffer, longest) {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
                     self.shared.counters.messages_received += 1;
@@ -233,7 +235,7 @@ impl Session {
         let Phase::Established(negotiated) = &self.main.phase else { return false };
         let able = negotiated.route_refresh && negotiated.families.contains(family);
         if able {
-            let refresh = RouteRefresh { family, subtype: 0 };
+            let refresh = RouteRefresh { family, subtype: RouteRefresh::REQUEST };
             self.shared.send(self.main.id, |out| refresh.encode(out));
         }
         able
@@ -287,9 +289,9 @@ impl Session {
             Message::Update(update, findings) => Input::Update(update, findings),
             Message::Notification(notification) => Input::Notification(notification),
             Message::Keepalive => Input::Keepalive,
-            // Subtypes 1 and 2 are for those who announced enhanced refresh (RFC 7313), which we do not.
             Message::RouteRefresh(refresh) => {
-                Input::RouteRefresh((refresh.subtype == 0).then_some(refresh.family))
+                let negotiated = self.connection(id).and_then(|connection| connection.phase.negotiated());
+                Input::RouteRefresh(negotiated.and_then(|negotiated| meant(refresh, negotiated)))
             }
             Message::RouteRefreshUnknownFamily { .. } => Input::RouteRefresh(None),
         };
@@ -403,6 +405,15 @@ impl Session {
             self.shared.events.push_back(Event::StateChanged { from, to });
         }
     }
+}
+
+/// A refresh of a family of the session; its begin and end only where both sides offered to mark them (RFC 7313
+/// section 4).
+fn meant(refresh: RouteRefresh, negotiated: &Negotiated) -> Option<RouteRefresh> {
+    let marks = matches!(refresh.subtype, RouteRefresh::BEGIN | RouteRefresh::END);
+    let agreed =
+        negotiated.families.contains(refresh.family) && (!marks || negotiated.context.enhanced_refresh);
+    agreed.then_some(refresh)
 }
 
 /// The event that a decoding error is (RFC 4271 section 8.1.5).

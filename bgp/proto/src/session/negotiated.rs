@@ -5,7 +5,10 @@ use super::SessionConfig;
 use crate::{
     AfiSafi, Families, HoldTime,
     wire::{
-        Capability, CodecContext, GracefulRestart, GracefulRestartFamily, Notification, Open, iana::error,
+        AddPathFamily, Capability, CodecContext, GracefulRestart, GracefulRestartFamily, LongLivedFamily,
+        Notification, Open, Role,
+        frame::{MAX_EXTENDED_LENGTH, MAX_LENGTH},
+        iana::error,
     },
 };
 
@@ -22,8 +25,14 @@ pub struct Negotiated {
     pub keepalive: Option<Duration>,
     /// What the peer said of graceful restart, where both sides offer it.
     pub graceful_restart: Option<GracefulRestart>,
+    /// What the peer said of long-lived graceful restart, where both sides offer it (RFC 9494); else empty.
+    pub long_lived: Vec<LongLivedFamily>,
     /// The peer understands ROUTE-REFRESH (RFC 2918).
     pub route_refresh: bool,
+    /// What we are to the peer (RFC 9234): as configured, and not contradicted by it.
+    pub role: Option<Role>,
+    /// The longest message that we take: 65535 octets where we offered it (RFC 8654), OPEN and KEEPALIVE apart.
+    pub longest_received: usize,
     /// The peer's OPEN.
     pub peer_open: Open,
     /// Our OPEN.
@@ -54,6 +63,20 @@ impl Negotiated {
         peer.filter(|family| family.forwarding_preserved).map(|family| family.family).collect()
     }
 
+    /// How much longer than its restart time the peer's routes of `family` wait for it (RFC 9494 section 4.2).
+    pub fn long_lived_stale_time(&self, family: AfiSafi) -> Option<Duration> {
+        let said = self.long_lived.iter().find(|said| said.family == family)?;
+        let kept = said.stale_time > 0 && self.retained_families().contains(family);
+        kept.then(|| Duration::from_secs(u64::from(said.stale_time)))
+    }
+
+    /// The families whose long-lived stale routes may go on waiting for a peer that is back (RFC 9494 section
+    /// 4.2, F bit).
+    pub fn long_lived_preserved(&self) -> Families {
+        let said = self.long_lived.iter().filter(|said| said.forwarding_preserved);
+        said.map(|said| said.family).collect()
+    }
+
     /// How long the peer's routes wait for it: its restart time.
     pub fn restart_time(&self) -> Duration {
         Duration::from_secs(self.graceful_restart.as_ref().map_or(0, |peer| u64::from(peer.restart_time)))
@@ -77,6 +100,7 @@ impl Negotiated {
         if families.is_empty() {
             return Err(no_common_family(config.families));
         }
+        let role = agreed_role(config, &peer)?;
         let hold_time = local.hold_time.min(peer.hold_time);
         let longest = hold_time.keepalive_interval();
         let ipv6_next_hop = local.extended_next_hop().intersection(peer.extended_next_hop());
@@ -86,12 +110,22 @@ impl Negotiated {
                 four_octet_asn: peer.four_octet_asn(),
                 internal: config.internal(),
                 ipv4_over_ipv6: ipv6_next_hop.contains(AfiSafi::Ipv4Unicast),
-                ..CodecContext::default()
+                // RFC 8654 section 4: each side says what it takes.
+                max_message_length: longest_message(&peer),
+                add_path_receive: add_path(local, &peer, families),
+                add_path_send: add_path(&peer, local, families),
+                enhanced_refresh: [local, &peer]
+                    .iter()
+                    .all(|open| open.has(&Capability::EnhancedRouteRefresh)),
             },
             hold_time,
             keepalive: longest.map(|longest| config.keepalive.map_or(longest, |ours| ours.min(longest))),
             graceful_restart: local.graceful_restart().and(peer.graceful_restart()).cloned(),
-            route_refresh: peer.has(&Capability::RouteRefresh),
+            long_lived: local.long_lived().and(peer.long_lived()).unwrap_or_default().to_vec(),
+            // RFC 7313 section 3.1: who understands the enhanced form understands the plain one.
+            route_refresh: peer.has(&Capability::RouteRefresh) || peer.has(&Capability::EnhancedRouteRefresh),
+            role,
+            longest_received: longest_message(local),
             local_open: local.clone(),
             peer_open: peer,
         })
@@ -101,9 +135,20 @@ impl Negotiated {
 /// Our OPEN.
 pub(super) fn local_open(config: &SessionConfig) -> Open {
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::MultiProtocol).collect();
-    capabilities.push(Capability::RouteRefresh);
+    capabilities.extend([Capability::RouteRefresh, Capability::EnhancedRouteRefresh]);
     if config.extended_next_hop && config.families.contains(AfiSafi::Ipv4Unicast) {
         capabilities.push(Capability::ExtendedNextHop(vec![AfiSafi::Ipv4Unicast]));
+    }
+    if config.extended_messages {
+        capabilities.push(Capability::ExtendedMessage);
+    }
+    if let Some(role) = config.role.filter(|_| !config.internal()) {
+        capabilities.push(Capability::Role(role));
+    }
+    let add_path: Vec<AddPathFamily> =
+        config.families.iter().filter_map(|f| add_path_of(config, f)).collect();
+    if !add_path.is_empty() {
+        capabilities.push(Capability::AddPath(add_path));
     }
     if let Some(graceful) = config.graceful_restart {
         let preserved = config.forwarding_preserved;
@@ -115,9 +160,49 @@ pub(super) fn local_open(config: &SessionConfig) -> Open {
             restart_time: graceful.restart_time.min(4095),
             families: config.families.iter().map(family).collect(),
         }));
+        // Without a stale time no family is named: we only keep the routes of others (RFC 9494 section 4.1).
+        let stale_time = graceful.long_lived_stale_time.min(0x00ff_ffff);
+        let family = |family| {
+            let forwarding_preserved = preserved.contains(family);
+            LongLivedFamily { family, forwarding_preserved, stale_time }
+        };
+        let offered = config.families.iter().filter(|_| stale_time > 0).map(family).collect();
+        capabilities.push(Capability::LongLivedGracefulRestart(offered));
     }
     capabilities.push(Capability::FourOctetAsn(config.local_asn));
     Open { asn: config.local_asn, hold_time: config.hold_time, router_id: config.router_id, capabilities }
+}
+
+fn add_path_of(config: &SessionConfig, family: AfiSafi) -> Option<AddPathFamily> {
+    let receive = config.add_path_receive.contains(family);
+    let send = config.add_path_send.contains(family);
+    (receive || send).then_some(AddPathFamily { family, receive, send })
+}
+
+/// The families of which `receiver` takes several paths and `sender` gives them (RFC 7911 section 4).
+fn add_path(receiver: &Open, sender: &Open, families: Families) -> Families {
+    let receives: Families = receiver.add_path().filter(|f| f.receive).map(|f| f.family).collect();
+    let sends: Families = sender.add_path().filter(|f| f.send).map(|f| f.family).collect();
+    receives.intersection(sends).intersection(families)
+}
+
+/// The longest message that the sender of this OPEN takes (RFC 8654 section 4).
+fn longest_message(open: &Open) -> usize {
+    if open.has(&Capability::ExtendedMessage) { MAX_EXTENDED_LENGTH } else { MAX_LENGTH }
+}
+
+/// RFC 9234 section 4.2: both claims must fit, and a peer must not claim two.
+fn agreed_role(config: &SessionConfig, peer: &Open) -> Result<Option<Role>, Notification> {
+    let Some(ours) = config.role.filter(|_| !config.internal()) else { return Ok(None) };
+    let mismatch = Err(Notification::open(error::ROLE_MISMATCH));
+    let mut claims = peer.roles();
+    match claims.next() {
+        None if config.role_required => mismatch,
+        None => Ok(Some(ours)),
+        Some(first) if claims.any(|other| other != first) => mismatch,
+        Some(Some(theirs)) if theirs == ours.counterpart() => Ok(Some(ours)),
+        Some(_) => mismatch,
+    }
 }
 
 /// Unsupported Capability; the data is the capabilities whose absence ends the session (RFC 5492 section 5).
@@ -194,7 +279,8 @@ mod tests {
 
     #[test]
     fn restart_bits_are_those_of_the_configuration() {
-        let graceful = GracefulRestartConfig { restart_time: 5000, notification: false };
+        let graceful =
+            GracefulRestartConfig { restart_time: 5000, notification: false, long_lived_stale_time: 0 };
         let only_v6 = Families::from_iter([AfiSafi::Ipv6Unicast]);
         let ours = SessionConfig {
             graceful_restart: Some(graceful),
@@ -211,7 +297,8 @@ mod tests {
 
     #[test]
     fn graceful_restart_needs_both_sides() {
-        let graceful = Some(GracefulRestartConfig { restart_time: 60, notification: true });
+        let graceful =
+            Some(GracefulRestartConfig { restart_time: 60, notification: true, long_lived_stale_time: 0 });
         let with = SessionConfig { graceful_restart: graceful, ..config(1, 2, 1) };
         let without = config(2, 1, 2);
         assert_eq!(negotiate(&with, &without).unwrap().graceful_restart, None);

@@ -31,6 +31,14 @@ pub enum Capability {
     GracefulRestart(GracefulRestart),
     /// IPv4 over an IPv6 next hop (RFC 8950): the families whose next hop may be IPv6.
     ExtendedNextHop(Vec<AfiSafi>),
+    /// The sender's role towards us (RFC 9234).
+    Role(Role),
+    /// Several paths for a prefix (RFC 7911): the families that we speak, each with the directions; others are
+    /// not kept.
+    AddPath(Vec<AddPathFamily>),
+    /// Long-lived graceful restart (RFC 9494): the families that we speak; others are not kept. Without any the
+    /// sender only keeps routes of others.
+    LongLivedGracefulRestart(Vec<LongLivedFamily>),
     /// Any other, or one for families that we do not speak.
     Unknown {
         /// The capability code.
@@ -62,10 +70,81 @@ pub struct GracefulRestartFamily {
     pub forwarding_preserved: bool,
 }
 
+/// What a speaker is to its neighbour (RFC 9234 section 4.1), by its code point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// It sells transit to the neighbour.
+    Provider = 0,
+    /// A route server of an exchange.
+    RouteServer = 1,
+    /// A client of the route server.
+    RouteServerClient = 2,
+    /// It buys transit from the neighbour.
+    Customer = 3,
+    /// Neither: each exports its own customers' routes.
+    Peer = 4,
+}
+
+impl Role {
+    /// The role with this code.
+    pub const fn from_code(code: u8) -> Option<Role> {
+        match code {
+            0 => Some(Role::Provider),
+            1 => Some(Role::RouteServer),
+            2 => Some(Role::RouteServerClient),
+            3 => Some(Role::Customer),
+            4 => Some(Role::Peer),
+            _ => None,
+        }
+    }
+
+    /// The code point.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What the neighbour must be (RFC 9234 section 4.2, table 2).
+    pub const fn counterpart(self) -> Role {
+        match self {
+            Role::Provider => Role::Customer,
+            Role::Customer => Role::Provider,
+            Role::RouteServer => Role::RouteServerClient,
+            Role::RouteServerClient => Role::RouteServer,
+            Role::Peer => Role::Peer,
+        }
+    }
+}
+
+/// One family of the add-path capability (RFC 7911 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddPathFamily {
+    /// The family.
+    pub family: AfiSafi,
+    /// The sender takes several paths.
+    pub receive: bool,
+    /// The sender gives several paths.
+    pub send: bool,
+}
+
+/// One family of the long-lived graceful restart capability (RFC 9494 section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LongLivedFamily {
+    /// The family.
+    pub family: AfiSafi,
+    /// F bit: forwarding state was preserved.
+    pub forwarding_preserved: bool,
+    /// How long routes stay after the restart time, in seconds, up to 24 bits; more is written as that.
+    pub stale_time: u32,
+}
+
 const RESTARTING: u16 = 0x8000;
 const NOTIFICATION: u16 = 0x4000;
 const RESTART_TIME: u16 = 0x0fff;
 const FORWARDING: u8 = 0x80;
+const LONGEST_STALE_TIME: u32 = 0x00ff_ffff;
+const ADD_PATH_RECEIVE: u8 = 1;
+const ADD_PATH_SEND: u8 = 2;
 
 impl Capability {
     /// Writes code, length and value; nothing where the value is longer than its length octet can say.
@@ -97,6 +176,18 @@ impl Capability {
                 }
                 code::EXTENDED_NEXT_HOP
             }
+            Capability::Role(role) => {
+                value.put_u8(role.code());
+                code::ROLE
+            }
+            Capability::AddPath(families) => {
+                families.iter().for_each(|family| family.encode(&mut value));
+                code::ADD_PATH
+            }
+            Capability::LongLivedGracefulRestart(families) => {
+                families.iter().for_each(|family| family.encode(&mut value));
+                code::LONG_LIVED_GRACEFUL_RESTART
+            }
             Capability::Unknown { code, value: raw } => {
                 value.put_slice(raw);
                 *code
@@ -120,6 +211,25 @@ impl GracefulRestart {
             out.put_u8(family.family.safi());
             out.put_u8(if family.forwarding_preserved { FORWARDING } else { 0 });
         }
+    }
+}
+
+impl AddPathFamily {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u16(self.family.afi());
+        out.put_u8(self.family.safi());
+        out.put_u8(
+            if self.receive { ADD_PATH_RECEIVE } else { 0 } | if self.send { ADD_PATH_SEND } else { 0 },
+        );
+    }
+}
+
+impl LongLivedFamily {
+    fn encode(&self, out: &mut BytesMut) {
+        out.put_u16(self.family.afi());
+        out.put_u8(self.family.safi());
+        let forwarding = u32::from(if self.forwarding_preserved { FORWARDING } else { 0 });
+        out.put_u32((forwarding << 24) | self.stale_time.min(LONGEST_STALE_TIME));
     }
 }
 
@@ -175,8 +285,44 @@ fn parse_value(code: u8, value: &[u8]) -> Parsed<'_, Capability> {
             };
             Ok((rest, Capability::ExtendedNextHop(tuples.into_iter().filter_map(family).collect())))
         }
+        // A role that nobody has assigned is no role of ours to judge; it is refused where one is needed.
+        code::ROLE => {
+            let (rest, role) = be_u8(value)?;
+            let unknown = || Capability::Unknown { code, value: Bytes::copy_from_slice(value) };
+            Ok((rest, Role::from_code(role).map_or_else(unknown, Capability::Role)))
+        }
+        code::ADD_PATH => add_path(value),
+        code::LONG_LIVED_GRACEFUL_RESTART => {
+            let (rest, families) = many0((be_u16, be_u8, be_u32)).parse(value)?;
+            let family = |(afi, safi, bits): (u16, u8, u32)| {
+                let forwarding_preserved = bits & (u32::from(FORWARDING) << 24) != 0;
+                let stale_time = bits & LONGEST_STALE_TIME;
+                AfiSafi::from_code(afi, safi).map(|family| LongLivedFamily {
+                    family,
+                    forwarding_preserved,
+                    stale_time,
+                })
+            };
+            let families = families.into_iter().filter_map(family).collect();
+            Ok((rest, Capability::LongLivedGracefulRestart(families)))
+        }
         _ => Ok((&[], Capability::Unknown { code, value: Bytes::copy_from_slice(value) })),
     }
+}
+
+/// RFC 7911 section 4: with a Send/Receive of anything but 1 to 3 the capability is ignored.
+fn add_path(value: &[u8]) -> Parsed<'_, Capability> {
+    let (rest, families) = many0((be_u16, be_u8, be_u8)).parse(value)?;
+    if families.iter().any(|(_, _, directions)| !(1..=3).contains(directions)) {
+        let value = Bytes::copy_from_slice(value);
+        return Ok((rest, Capability::Unknown { code: code::ADD_PATH, value }));
+    }
+    let family = |(afi, safi, directions): (u16, u8, u8)| {
+        let receive = directions & ADD_PATH_RECEIVE != 0;
+        let send = directions & ADD_PATH_SEND != 0;
+        AfiSafi::from_code(afi, safi).map(|family| AddPathFamily { family, receive, send })
+    };
+    Ok((rest, Capability::AddPath(families.into_iter().filter_map(family).collect())))
 }
 
 #[cfg(test)]

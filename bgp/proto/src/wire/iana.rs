@@ -109,12 +109,18 @@ pub mod capability {
     pub const EXTENDED_NEXT_HOP: u8 = 5;
     /// BGP Extended Message (RFC 8654).
     pub const EXTENDED_MESSAGE: u8 = 6;
+    /// BGP Role (RFC 9234).
+    pub const ROLE: u8 = 9;
     /// Graceful Restart (RFC 4724).
     pub const GRACEFUL_RESTART: u8 = 64;
     /// 4-octet AS number (RFC 6793).
     pub const FOUR_OCTET_ASN: u8 = 65;
+    /// ADD-PATH (RFC 7911).
+    pub const ADD_PATH: u8 = 69;
     /// Enhanced Route Refresh (RFC 7313).
     pub const ENHANCED_ROUTE_REFRESH: u8 = 70;
+    /// Long-Lived Graceful Restart (RFC 9494).
+    pub const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
 }
 
 /// Optional parameter types of an OPEN.
@@ -166,6 +172,8 @@ pub mod error {
     pub const UNACCEPTABLE_HOLD_TIME: u8 = 6;
     /// OPEN: Unsupported Capability (RFC 5492).
     pub const UNSUPPORTED_CAPABILITY: u8 = 7;
+    /// OPEN: Role Mismatch (RFC 9234).
+    pub const ROLE_MISMATCH: u8 = 11;
 
     /// UPDATE: Malformed Attribute List.
     pub const MALFORMED_ATTRIBUTE_LIST: u8 = 1;
@@ -226,7 +234,7 @@ pub mod error {
             (OPEN, UNSUPPORTED_OPTIONAL_PARAMETER) => "Unsupported Optional Parameter",
             (OPEN, UNACCEPTABLE_HOLD_TIME) => "Unacceptable Hold Time",
             (OPEN, UNSUPPORTED_CAPABILITY) => "Unsupported Capability",
-            (OPEN, 11) => "Role Mismatch",
+            (OPEN, ROLE_MISMATCH) => "Role Mismatch",
             (UPDATE, MALFORMED_ATTRIBUTE_LIST) => "Malformed Attribute List",
             (UPDATE, UNRECOGNIZED_WELL_KNOWN) => "Unrecognized Well-known Attribute",
             (UPDATE, MISSING_WELL_KNOWN) => "Missing Well-known Attribute",

@@ -6,6 +6,7 @@ use super::{
     iana::{MessageType, error},
     refresh, update,
 };
+use crate::Families;
 
 /// What both sides agreed on as far as bytes depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,10 +15,16 @@ pub struct CodecContext {
     pub four_octet_asn: bool,
     /// The peer is in our AS; decides what RFC 7606 says of LOCAL_PREF and the like.
     pub internal: bool,
-    /// 4096, or 65535 once extended messages (RFC 8654) are negotiated.
+    /// The longest that we may write: 4096, or 65535 where the peer takes extended messages (RFC 8654).
     pub max_message_length: usize,
     /// IPv4 prefixes may have an IPv6 next hop (RFC 8950).
     pub ipv4_over_ipv6: bool,
+    /// The families whose prefixes come with a path identifier (RFC 7911).
+    pub add_path_receive: Families,
+    /// The families whose prefixes we give a path identifier (RFC 7911).
+    pub add_path_send: Families,
+    /// A refresh is marked by its begin and its end (RFC 7313).
+    pub enhanced_refresh: bool,
 }
 
 impl Default for CodecContext {
@@ -27,6 +34,9 @@ impl Default for CodecContext {
             internal: false,
             max_message_length: frame::MAX_LENGTH,
             ipv4_over_ipv6: false,
+            add_path_receive: Families::NONE,
+            add_path_send: Families::NONE,
+            enhanced_refresh: false,
         }
     }
 }

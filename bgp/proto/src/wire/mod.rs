@@ -19,7 +19,9 @@ pub use attribute::{
     Aggregator, AsPath, AsPathSegment, EncodedAttributes, NextHop, Origin, PathAttributes, RawAttribute,
     SegmentKind,
 };
-pub use capability::{Capability, GracefulRestart, GracefulRestartFamily};
+pub use capability::{
+    AddPathFamily, Capability, GracefulRestart, GracefulRestartFamily, LongLivedFamily, Role,
+};
 pub use frame::Frame;
 pub use message::{CodecContext, Message, encode_keepalive};
 pub use nlri::Nlri;

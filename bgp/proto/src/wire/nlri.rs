@@ -16,6 +16,17 @@ pub struct Nlri {
     pub path_id: Option<u32>,
 }
 
+impl Nlri {
+    /// The identifier of a route that is the only one to its prefix.
+    const ONLY_PATH: u32 = 1;
+
+    /// The prefix as a session says it: with an identifier where add-path was negotiated, else without.
+    pub(super) fn for_session(self, add_path: bool) -> Nlri {
+        let path_id = add_path.then(|| self.path_id.unwrap_or(Nlri::ONLY_PATH));
+        Nlri { path_id, ..self }
+    }
+}
+
 impl From<Prefix> for Nlri {
     fn from(prefix: Prefix) -> Nlri {
         Nlri { prefix, path_id: None }
@@ -80,7 +91,7 @@ fn put_first(address: &[u8], count: usize, out: &mut BytesMut) {
 }
 
 /// All prefixes of a field. Host bits that the peer left set are ignored (RFC 4271 section 4.3).
-pub(super) fn decode_all(family: AfiSafi, field: &[u8]) -> Result<Vec<Nlri>, InvalidNetwork> {
+pub(super) fn decode_all(family: AfiSafi, field: &[u8], add_path: bool) -> Result<Vec<Nlri>, InvalidNetwork> {
     let prefix = match family {
         AfiSafi::Ipv4Unicast => prefix4,
         AfiSafi::Ipv6Unicast => prefix6,
@@ -88,9 +99,16 @@ pub(super) fn decode_all(family: AfiSafi, field: &[u8]) -> Result<Vec<Nlri>, Inv
     // A prefix takes at least one octet, and mostly four: a guess that never exceeds what came.
     let mut all = Vec::with_capacity(field.len() / 4);
     let mut rest = field;
-    while let Some((&length, after)) = rest.split_first() {
+    while !rest.is_empty() {
+        let mut path_id = None;
+        if add_path {
+            let (octets, after) = rest.split_first_chunk::<4>().ok_or(InvalidNetwork)?;
+            path_id = Some(u32::from_be_bytes(*octets));
+            rest = after;
+        }
+        let (&length, after) = rest.split_first().ok_or(InvalidNetwork)?;
         let (network, after) = after.split_at_checked(octets(length)).ok_or(InvalidNetwork)?;
-        all.push(Nlri { prefix: prefix(length, network).ok_or(InvalidNetwork)?, path_id: None });
+        all.push(Nlri { prefix: prefix(length, network).ok_or(InvalidNetwork)?, path_id });
         rest = after;
     }
     Ok(all)
@@ -115,7 +133,7 @@ mod tests {
     use super::*;
 
     fn v4(field: &[u8]) -> Result<Vec<Nlri>, InvalidNetwork> {
-        decode_all(AfiSafi::Ipv4Unicast, field)
+        decode_all(AfiSafi::Ipv4Unicast, field, false)
     }
 
     #[test]
@@ -150,6 +168,6 @@ mod tests {
         assert_eq!(v4(&[33, 10, 0, 0, 0, 0]), Err(InvalidNetwork));
         assert_eq!(v4(&[24, 10, 0]), Err(InvalidNetwork));
         assert_eq!(v4(&[8, 10, 255]), Err(InvalidNetwork));
-        assert_eq!(decode_all(AfiSafi::Ipv6Unicast, &[129; 18]), Err(InvalidNetwork));
+        assert_eq!(decode_all(AfiSafi::Ipv6Unicast, &[129; 18], false), Err(InvalidNetwork));
     }
 }

@@ -8,7 +8,7 @@ use nom::{
 };
 
 use super::{
-    Capability, GracefulRestart, Notification, capability, frame,
+    AddPathFamily, Capability, GracefulRestart, LongLivedFamily, Notification, Role, capability, frame,
     iana::{MessageType, error, parameter},
     parse::{Parsed, finish, refuse},
 };
@@ -87,6 +87,36 @@ impl Open {
     pub fn graceful_restart(&self) -> Option<&GracefulRestart> {
         self.capabilities.iter().rev().find_map(|capability| match capability {
             Capability::GracefulRestart(restart) => Some(restart),
+            _ => None,
+        })
+    }
+
+    /// The families of long-lived graceful restart (RFC 9494); the last where the capability is there several
+    /// times, `None` where it is not there or has no companion: it means nothing without graceful restart
+    /// (section 4.1).
+    pub fn long_lived(&self) -> Option<&[LongLivedFamily]> {
+        self.graceful_restart()?;
+        self.capabilities.iter().rev().find_map(|capability| match capability {
+            Capability::LongLivedGracefulRestart(families) => Some(families.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// What the sender says of add-path (RFC 7911), family by family.
+    pub fn add_path(&self) -> impl Iterator<Item = AddPathFamily> {
+        let families = self.capabilities.iter().filter_map(|capability| match capability {
+            Capability::AddPath(families) => Some(families.iter().copied()),
+            _ => None,
+        });
+        families.flatten()
+    }
+
+    /// The roles that the sender claims (RFC 9234), `None` for one that is not assigned. More than one value is
+    /// an error of the sender.
+    pub fn roles(&self) -> impl Iterator<Item = Option<Role>> {
+        self.capabilities.iter().filter_map(|capability| match capability {
+            Capability::Role(role) => Some(Some(*role)),
+            Capability::Unknown { code, .. } if *code == super::iana::capability::ROLE => Some(None),
             _ => None,
         })
     }

@@ -3,9 +3,9 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use plainroute_bgp::{
     AfiSafi, Asn, Prefix, RouterId,
-    policy::{ImportPolicy, ImportRule, PrefixRule},
+    policy::{ImportPolicy, ImportRule, PrefixRule, Relation},
     rib::{AdjRibIn, Applied, Change, Identity, PrefixLimit, RejectCounts},
-    wire::{AsPath, AsPathSegment, Nlri, PathAttributes, Reach, SegmentKind, Unreach, Update},
+    wire::{AsPath, AsPathSegment, Nlri, PathAttributes, Reach, Role, SegmentKind, Unreach, Update},
 };
 
 use super::peer::{prefix, v4, v6};
@@ -56,11 +56,11 @@ fn withdraw(text: &str) -> Update {
 }
 
 fn gone(text: &str) -> Change {
-    Change { prefix: prefix(text), route: None }
+    Change { nlri: prefix(text).into(), route: None }
 }
 
 fn prefixes(changes: &[Change]) -> Vec<String> {
-    changes.iter().map(|change| change.prefix.to_string()).collect()
+    changes.iter().map(|change| change.nlri.prefix.to_string()).collect()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn without_a_rule_nothing_comes_in_and_nothing_is_kept() {
     let applied = rib.apply(&announce_with(path(&[64600]), &many), &ImportPolicy::DENY);
     assert_eq!(applied, Applied::default());
     assert!(rib.is_empty());
-    assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 10_000, looped: 0 });
+    assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 10_000, looped: 0, leaked: 0 });
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_route_through_ourselves_is_a_loop_and_replaces_what_was_held() {
         rib.apply(&announce(&["0.0.0.0/0"]), &policy);
         let applied = rib.apply(&announce_with(attributes, &[prefix("0.0.0.0/0")]), &policy);
         assert_eq!(applied.changes, [gone("0.0.0.0/0")]);
-        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 0, looped: 1 });
+        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 0, looped: 1, leaked: 0 });
     }
 }
 
@@ -161,4 +161,65 @@ fn a_new_policy_judges_what_is_held() {
     assert!(changes[0].route.as_ref().is_some_and(|route| !route.install));
     assert_eq!(changes[1].route, None);
     assert_eq!(rib.clear(AfiSafi::Ipv4Unicast), [gone("0.0.0.0/0")]);
+}
+
+#[test]
+fn what_a_refresh_does_not_tell_again_goes_at_its_end_rfc_7313() {
+    let mut rib = rib(None);
+    let policy = accept(&[("10.0.0.0/8", 32, true), ("2001:db8::/32", 128, true)]);
+    rib.apply(&announce(&["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"]), &policy);
+    rib.apply(&announce(&["2001:db8::/64"]), &policy);
+    rib.begin_refresh(AfiSafi::Ipv4Unicast);
+    rib.apply(&announce(&["10.0.0.0/24", "10.0.9.0/24"]), &policy);
+    assert_eq!(rib.count(AfiSafi::Ipv4Unicast), 4, "nothing goes before the end");
+    let gone = prefixes(&rib.end_refresh(AfiSafi::Ipv4Unicast));
+    assert_eq!(gone, ["10.0.1.0/24", "10.0.2.0/24"]);
+    assert_eq!(rib.count(AfiSafi::Ipv6Unicast), 1, "the other family is not concerned");
+    // Section 4.2: an end without a beginning means nothing.
+    assert_eq!(rib.end_refresh(AfiSafi::Ipv4Unicast), []);
+}
+
+#[test]
+fn a_second_beginning_of_a_refresh_counts_alone_rfc_7313() {
+    let mut rib = rib(None);
+    let policy = accept(&[("10.0.0.0/8", 32, true)]);
+    rib.apply(&announce(&["10.0.0.0/24"]), &policy);
+    rib.begin_refresh(AfiSafi::Ipv4Unicast);
+    rib.apply(&announce(&["10.0.0.0/24"]), &policy);
+    rib.begin_refresh(AfiSafi::Ipv4Unicast);
+    assert_eq!(rib.end_refresh(AfiSafi::Ipv4Unicast), [gone("10.0.0.0/24")]);
+}
+
+#[test]
+fn several_paths_of_a_prefix_stand_beside_each_other_rfc_7911() {
+    let mut rib = rib(None);
+    let policy = accept(&[("10.0.0.0/8", 32, true)]);
+    let with_id = |mut update: Update, id| {
+        let reach = update.reach.iter_mut().flat_map(|reach| &mut reach.nlri);
+        let unreach = update.unreach.iter_mut().flat_map(|unreach| &mut unreach.nlri);
+        reach.chain(unreach).for_each(|nlri| nlri.path_id = Some(id));
+        update
+    };
+    rib.apply(&with_id(announce(&["10.0.0.0/24"]), 7), &policy);
+    rib.apply(&with_id(announce_with(path(&[64600, 9]), &[prefix("10.0.0.0/24")]), 8), &policy);
+    assert_eq!(rib.count(AfiSafi::Ipv4Unicast), 2);
+    assert!(rib.find(prefix("10.0.0.0/24")).is_some());
+    rib.apply(&with_id(withdraw("10.0.0.0/24"), 7), &policy);
+    let left: Vec<Nlri> = rib.iter().map(|(nlri, _)| nlri).collect();
+    assert_eq!(left, [Nlri { prefix: prefix("10.0.0.0/24"), path_id: Some(8) }]);
+}
+
+#[test]
+fn a_leaked_route_is_counted_and_stays_out_rfc_9234() {
+    let asn = |number| Asn::new(number).unwrap();
+    let policy = accept(&[("10.0.0.0/8", 32, true)]);
+    let leak = PathAttributes { only_to_customer: Some(asn(9)), ..path(&[64600]) };
+    let leak = announce_with(leak, &[prefix("10.0.0.0/24")]);
+    for (role, held) in [(Some(Role::Provider), 0), (Some(Role::Customer), 1), (None, 1)] {
+        let mut rib = rib(None);
+        rib.set_relation(Some(Relation { local_asn: asn(64512), peer_asn: asn(64600), role }));
+        rib.apply(&leak, &policy);
+        assert_eq!(rib.count(AfiSafi::Ipv4Unicast), held, "{role:?}");
+        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast).leaked, 1 - held as u64);
+    }
 }

@@ -1,5 +1,10 @@
 //! When the End-of-RIB marker is told (RFC 4724), and when it must not be.
-use plainroute_bgp::{AfiSafi, Families, rib::AdjRibOut, wire::CodecContext};
+use bytes::BytesMut;
+use plainroute_bgp::{
+    AfiSafi, Families,
+    rib::AdjRibOut,
+    wire::{CodecContext, Frame, Message, RouteRefresh},
+};
 
 use super::peer::{Parsed, drain, prefix, route, v4, v6};
 
@@ -80,4 +85,64 @@ fn a_refresh_before_the_end_delays_it() {
     let messages = say(&mut rib);
     assert_eq!(messages[0].announced.len(), 1);
     assert_eq!(ends(&messages).len(), 2);
+}
+
+/// What the bytes say, message by message: the marks of RFC 7313, UPDATEs and End-of-RIB.
+fn told(rib: &mut AdjRibOut, context: &CodecContext) -> Vec<&'static str> {
+    let mut bytes = BytesMut::new();
+    while rib.poll_update(context, &mut bytes) {}
+    let mut told = Vec::new();
+    while let Some(frame) = Frame::poll(&mut bytes, 4096).unwrap() {
+        told.push(match Message::decode(frame, context).unwrap() {
+            Message::RouteRefresh(refresh) if refresh.subtype == RouteRefresh::BEGIN => "begin",
+            Message::RouteRefresh(refresh) if refresh.subtype == RouteRefresh::END => "end",
+            Message::Update(update, _) if update.end_of_rib.is_some() => "end-of-rib",
+            Message::Update(update, _) if update.reach.is_empty() => "withdraw",
+            Message::Update(..) => "announce",
+            other => panic!("{other:?}"),
+        });
+    }
+    told
+}
+
+#[test]
+fn a_refresh_stands_between_its_marks_rfc_7313() {
+    let enhanced = CodecContext { enhanced_refresh: true, ..CodecContext::default() };
+    for (context, expected) in
+        [(enhanced, vec!["begin", "announce", "end"]), (CodecContext::default(), vec!["announce"])]
+    {
+        let mut rib = AdjRibOut::new();
+        rib.set_desired(prefix("10.0.0.1/32"), Some(route(1, v4(1))));
+        rib.release_end_of_rib();
+        rib.session_up(Families::ALL);
+        assert_eq!(told(&mut rib, &context), ["announce", "end-of-rib", "end-of-rib"]);
+        rib.refresh(AfiSafi::Ipv4Unicast);
+        assert_eq!(told(&mut rib, &context), expected);
+        assert_eq!(told(&mut rib, &context), [""; 0]);
+    }
+}
+
+/// An empty family still has both marks: the peer is to drop what it holds of it.
+#[test]
+fn an_empty_refresh_has_its_marks_rfc_7313() {
+    let enhanced = CodecContext { enhanced_refresh: true, ..CodecContext::default() };
+    let mut rib = AdjRibOut::new();
+    rib.release_end_of_rib();
+    rib.session_up(Families::ALL);
+    told(&mut rib, &enhanced);
+    rib.refresh(AfiSafi::Ipv6Unicast);
+    assert_eq!(told(&mut rib, &enhanced), ["begin", "end"]);
+}
+
+/// Section 4.1: who does graceful restart does not mark a refresh before End-of-RIB.
+#[test]
+fn a_refresh_before_end_of_rib_has_no_marks_rfc_7313() {
+    let enhanced = CodecContext { enhanced_refresh: true, ..CodecContext::default() };
+    let mut rib = AdjRibOut::new();
+    rib.set_desired(prefix("10.0.0.1/32"), Some(route(1, v4(1))));
+    rib.session_up(Families::ALL);
+    assert_eq!(told(&mut rib, &enhanced), ["announce"]);
+    rib.refresh(AfiSafi::Ipv4Unicast);
+    rib.release_end_of_rib();
+    assert_eq!(told(&mut rib, &enhanced), ["announce", "end-of-rib", "end-of-rib"]);
 }

@@ -118,7 +118,9 @@ impl Driver {
                 Event::StateChanged { .. }
                 | Event::Failed(_)
                 | Event::Update(..)
-                | Event::RefreshRequested(_) => {}
+                | Event::RefreshRequested(_)
+                | Event::RefreshBegan(_)
+                | Event::RefreshEnded(_) => {}
             }
         }
     }

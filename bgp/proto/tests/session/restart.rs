@@ -14,7 +14,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn graceful(notification: bool, config: SessionConfig) -> SessionConfig {
     SessionConfig {
-        graceful_restart: Some(GracefulRestartConfig { restart_time: 120, notification }),
+        graceful_restart: Some(GracefulRestartConfig {
+            restart_time: 120,
+            notification,
+            long_lived_stale_time: 0,
+        }),
         ..config
     }
 }

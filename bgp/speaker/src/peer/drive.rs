@@ -99,6 +99,12 @@ impl Peer {
                 info!(peer = %self.name, %family, "the peer asks for all routes again");
                 self.outbound.refresh(family);
             }
+            Event::RefreshBegan(family) => {
+                if let Some((_, negotiated)) = self.session.established() {
+                    self.inbound.begin_refresh(family, negotiated);
+                }
+            }
+            Event::RefreshEnded(family) => self.inbound.end_refresh(family),
         }
     }
 

@@ -89,7 +89,11 @@ impl Node {
             hold_time: HoldTime::new(9).unwrap(),
             connect_retry: Duration::from_millis(200),
             families: Families::from_iter([AfiSafi::Ipv4Unicast]),
-            graceful_restart: Some(GracefulRestartConfig { restart_time: 60, notification: false }),
+            graceful_restart: Some(GracefulRestartConfig {
+                restart_time: 60,
+                notification: false,
+                long_lived_stale_time: 0,
+            }),
             ..PeerConfig::new(self.asn(), peer.asn(), router_id, peer.address())
         }
     }

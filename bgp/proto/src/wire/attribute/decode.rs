@@ -223,7 +223,7 @@ impl AttributeList {
             Unreadable::Network => Notification::update(error::OPTIONAL_ATTRIBUTE, whole),
         };
         if code == code::MP_UNREACH_NLRI {
-            self.unreach = Some(multi_protocol::unreach(value).map_err(unreadable)?);
+            self.unreach = Some(multi_protocol::unreach(value, context).map_err(unreadable)?);
             return Ok(());
         }
         let reach = multi_protocol::reach(value, context).map_err(unreadable)?;

@@ -46,14 +46,16 @@ pub(super) fn reach(value: &[u8], context: &CodecContext) -> Result<Option<Reach
         (AfiSafi::Ipv6Unicast, NextHop::V6 { .. }) => true,
     });
     let next_hop = next_hop.ok_or(Unreadable::Fields)?;
-    Ok(Some(Reach { family, next_hop, nlri: nlri::decode_all(family, prefixes)? }))
+    let add_path = context.add_path_receive.contains(family);
+    Ok(Some(Reach { family, next_hop, nlri: nlri::decode_all(family, prefixes, add_path)? }))
 }
 
 /// The value of MP_UNREACH_NLRI.
-pub(super) fn unreach(value: &[u8]) -> Result<Option<Unreach>, Unreadable> {
+pub(super) fn unreach(value: &[u8], context: &CodecContext) -> Result<Option<Unreach>, Unreadable> {
     let (prefixes, family) = family(value).map_err(|_| Unreadable::Fields)?;
     let Some(family) = family else { return Ok(None) };
-    Ok(Some(Unreach { family, nlri: nlri::decode_all(family, prefixes)? }))
+    let add_path = context.add_path_receive.contains(family);
+    Ok(Some(Unreach { family, nlri: nlri::decode_all(family, prefixes, add_path)? }))
 }
 
 #[cfg(test)]
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn a_family_that_we_do_not_speak_is_not_looked_at() {
         assert_eq!(reach(&[0, 25, 70], &CodecContext::default()), Ok(None));
-        assert_eq!(unreach(&[0, 25, 70, 255, 255]), Ok(None));
-        assert_eq!(unreach(&[0, 25]), Err(Unreadable::Fields));
+        assert_eq!(unreach(&[0, 25, 70, 255, 255], &CodecContext::default()), Ok(None));
+        assert_eq!(unreach(&[0, 25], &CodecContext::default()), Err(Unreadable::Fields));
     }
 }

@@ -25,8 +25,8 @@ pub(in crate::wire) fn decode(body: &[u8], context: &CodecContext) -> Decoded {
         let end_of_rib = Some(AfiSafi::Ipv4Unicast);
         return Ok((Update { end_of_rib, ..Update::default() }, Vec::new()));
     }
-    let withdrawn = classic(withdrawn)?;
-    let nlri = classic(nlri)?;
+    let withdrawn = classic(withdrawn, context)?;
+    let nlri = classic(nlri, context)?;
     let mut list = AttributeList::decode(list, context)?;
     check_mandatory(&mut list, !nlri.is_empty(), context);
 
@@ -58,8 +58,9 @@ pub(in crate::wire) fn decode(body: &[u8], context: &CodecContext) -> Decoded {
 }
 
 /// The prefixes of the two classic fields; their errors reset the session (RFC 7606 sections 3 i, 3 j and 5.3).
-fn classic(field: &[u8]) -> Result<Vec<Nlri>, Notification> {
-    nlri::decode_all(AfiSafi::Ipv4Unicast, field)
+fn classic(field: &[u8], context: &CodecContext) -> Result<Vec<Nlri>, Notification> {
+    let family = AfiSafi::Ipv4Unicast;
+    nlri::decode_all(family, field, context.add_path_receive.contains(family))
         .map_err(|InvalidNetwork| Notification::update(error::INVALID_NETWORK, &[]))
 }
 

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::{Reach, Unreach, Update};
 use crate::{
-    AfiSafi,
+    AfiSafi, Families,
     wire::{
         CodecContext, EncodedAttributes, NextHop, Nlri,
         attribute::encode,
@@ -202,12 +202,15 @@ struct Begun<'a> {
     start: usize,
     /// Where in the buffer the message has to end at the latest.
     limit: usize,
+    /// The families whose prefixes have a path identifier.
+    add_path: Families,
 }
 
 impl<'a> Begun<'a> {
     fn new(context: &CodecContext, out: &'a mut BytesMut) -> Begun<'a> {
         let start = frame::begin(MessageType::Update, out);
-        Begun { limit: start.saturating_add(context.max_message_length), start, out }
+        let limit = start.saturating_add(context.max_message_length);
+        Begun { limit, start, out, add_path: context.add_path_send }
     }
 
     /// The withdrawn routes field.
@@ -255,9 +258,10 @@ impl<'a> Begun<'a> {
         I: IntoIterator<Item: Into<Nlri>>,
     {
         let limit = self.limit.saturating_sub(reserved);
+        let add_path = self.add_path.contains(family);
         let mut count: usize = 0;
         for nlri in nlri {
-            let nlri: Nlri = nlri.into();
+            let nlri = Into::<Nlri>::into(nlri).for_session(add_path);
             let end = self.out.len().saturating_add(nlri.encoded_length());
             if end > limit || nlri.prefix.family() != family {
                 break;

@@ -40,7 +40,7 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
         graceful_restart: restart.enabled.then(|| GracefulRestartConfig {
             restart_time: restart.restart_time_seconds.get(),
             notification: false,
-            long_lived_stale_time: *restart.long_lived_stale_time_seconds,
+            long_lived_stale_time: restart.long_lived_stale_time_seconds.get(),
         }),
         families: spec.families(),
         max_prefixes_in: spec.max_prefixes.limit_in(),

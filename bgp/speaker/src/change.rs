@@ -112,7 +112,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 22] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 26] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -180,7 +180,9 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 22] {
 mod tests {
     use std::time::Duration;
 
-    use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, RouterId, session::GracefulRestartConfig};
+    use plainroute_bgp::{
+        AfiSafi, Asn, Families, HoldTime, RouterId, session::GracefulRestartConfig, wire::Role,
+    };
 
     use super::*;
 
@@ -209,7 +211,7 @@ mod tests {
             RouterId::new(1).unwrap(),
             "192.0.2.1".parse().unwrap(),
         );
-        let reset: [(Field, Edit); 14] = [
+        let reset: [(Field, Edit); 18] = [
             ("localASN", |c| c.local_asn = Asn::new(3).unwrap()),
             ("peerASN", |c| c.peer_asn = Asn::new(3).unwrap()),
             ("routerID", |c| c.router_id = RouterId::new(3).unwrap()),
@@ -223,6 +225,10 @@ mod tests {
             }),
             ("families", |c| c.families = Families::from_iter([AfiSafi::Ipv4Unicast])),
             ("extendedNextHop", |c| c.extended_next_hop = true),
+            ("extendedMessages", |c| c.extended_messages = false),
+            ("role", |c| c.role = Some(Role::Peer)),
+            ("roleRequired", |c| c.role_required = true),
+            ("addPath.receive", |c| c.add_path_receive = Families::ALL),
             ("peerAddress", |c| c.peer_address = "192.0.2.2".parse().unwrap()),
             ("interface", |c| c.interface = Some("eth0".into())),
             ("localAddress", |c| c.local_address = Some("192.0.2.3".parse().unwrap())),

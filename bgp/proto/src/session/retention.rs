@@ -84,18 +84,18 @@ impl Retention {
         let held = self.held.take();
         let mut changes = Vec::new();
         for (family, stage) in AfiSafi::ALL.into_iter().zip(&mut self.stages) {
-            *stage = match *stage {
-                Some(Stage::Restart { .. }) if restarted.contains(family) => {
+            *stage = match (*stage, held) {
+                (Some(Stage::Restart { .. }), _) if restarted.contains(family) => {
                     let until = now + negotiated.restart_time();
                     Some(Stage::Restart { until, then: None })
                 }
-                Some(Stage::LongLived { until }) if long_lived.contains(family) => {
+                (Some(Stage::LongLived { until }), _) if long_lived.contains(family) => {
                     Some(Stage::LongLived { until })
                 }
-                Some(Stage::Held { .. }) if negotiated.families.contains(family) => {
-                    held.map(|patience| Stage::Held { until: now + patience })
+                (Some(Stage::Held { .. }), Some(patience)) if negotiated.families.contains(family) => {
+                    Some(Stage::Held { until: now + patience })
                 }
-                Some(Stage::Restart { .. } | Stage::LongLived { .. } | Stage::Held { .. }) | None => {
+                (Some(Stage::Restart { .. } | Stage::LongLived { .. } | Stage::Held { .. }) | None, _) => {
                     changes.extend(rib.sweep_stale(family));
                     None
                 }

@@ -172,3 +172,24 @@ fn long_lived_restart_means_nothing_without_graceful_restart_rfc_9494() {
     open.capabilities.retain(|c| !matches!(c, plainroute_bgp::wire::Capability::GracefulRestart(_)));
     assert_eq!(open.long_lived(), None);
 }
+
+#[test]
+fn routes_held_over_a_session_that_we_rebuild_stay_for_a_moment() {
+    let moment = Duration::from_secs(10);
+    // Even a peer that has not heard of graceful restart.
+    let agreed = Negotiated { graceful_restart: None, ..negotiated(0) };
+    let mut kept = Kept::new();
+    kept.retention.hold(kept.now, moment, &mut kept.rib);
+    kept.down(&agreed);
+    assert_eq!(kept.rib.stale(V4), 3);
+    kept.pass(moment - MOMENT);
+    kept.up(&agreed);
+    kept.announce(&[PLAIN], &[]);
+    kept.pass(moment - MOMENT);
+    assert_eq!(kept.names().len(), 3);
+    kept.pass(MOMENT);
+    assert_eq!(kept.names(), [PLAIN]);
+    // The next loss is an ordinary one.
+    kept.down(&agreed);
+    assert!(kept.rib.is_empty());
+}

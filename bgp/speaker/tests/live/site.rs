@@ -67,6 +67,8 @@ impl Site {
         PeerConfig {
             passive: true,
             listen_port: self.port,
+            // The lengths of RFC 4271 hold; RFC 8654 has its tests in the library.
+            extended_messages: false,
             import: vec![rule("192.0.2.0/24", 32), rule("198.51.100.0/24", 32), rule("2001:db8::/32", 128)],
             ..PeerConfig::new(local, asn(self.sorts[&number]), router_id, address(number).ip())
         }

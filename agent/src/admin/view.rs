@@ -135,7 +135,7 @@ pub struct KernelRouteView {
     pub installed: bool,
     /// How it fares, in words.
     pub status: String,
-    /// Whose route it is: a Pod (NAMESPACE/POD) or the peers that taught it.
+    /// Whose route it is: a Pod's (NAMESPACE/POD), or `learned` where peers taught it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
 }
@@ -163,7 +163,7 @@ pub struct PodView {
     pub advertised: bool,
     /// To whom.
     pub peers: Vec<String>,
-    /// Why it is not advertised, in a word.
+    /// Why it is not advertised, in a word: a reason of the plan, or `NotDelivered` where the kernel is in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Why it is not advertised, in a sentence.
@@ -194,7 +194,7 @@ pub struct AddressExplanation {
     pub address: Option<IpAddr>,
     /// Whether it is advertised to at least one peer.
     pub advertised: bool,
-    /// Why not, in a word.
+    /// Why not, in a word: a reason of the plan, or `NotDelivered` where the kernel is in the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The rules in the order in which they are asked, up to the one that refuses.
@@ -211,7 +211,7 @@ pub struct Step {
     pub text: String,
 }
 
-/// How the agent itself is: what `plainroute check` shows first.
+/// The answer to `plainroute check`: how the agent itself is, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {

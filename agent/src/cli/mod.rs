@@ -30,15 +30,15 @@ enum Command {
     Agent(Agent),
     /// Show the BGP peers; 1 if one is not Established
     Peers(Asked),
-    /// Show routes: advertised to peers, received from them, or kept in the kernel
+    /// Show routes: advertised to peers, received from them, or kept in the kernel; 1 if one is not there
     Routes(Routes),
-    /// Show every Pod address and whether it is advertised
+    /// Show every Pod address and whether it is advertised; 1 if the kernel is in the way of one
     Pods(Asked),
     /// Show the pools
     Pools(Asked),
     /// Say rule by rule why an address or a Pod is advertised, or why not; 1 if it is not
     Explain(Explain),
-    /// Show the whole plan; with --config, of these files, without an agent
+    /// Show the whole plan; with --config, of these files, without an agent; 1 if they are refused
     Plan(Plan),
     /// Say whether all is well, and what is not; 1 if something is not
     Check(Asked),

@@ -3,8 +3,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why an address of a Pod (or the whole Pod) is not advertised. `Display` gives the sentence that an operator
-/// reads; serialized, `reason` is the word that a program matches.
+/// Why an address of a Pod, or the whole Pod, is not advertised: a word that a program matches. What is displayed is
+/// the sentence that an operator reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all_fields = "camelCase")]
 pub enum Reason {

@@ -229,6 +229,29 @@ fn each_shell_gets_its_completions() {
     assert!(bash.wait().expect("it ends").success());
 }
 
+#[test]
+fn a_reader_that_leaves_early_is_no_error_and_a_full_disk_is_one() {
+    let written_to = |stdout: Stdio, arguments: &[&str]| {
+        let mut command = plainroute(arguments);
+        let output = command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("plainroute runs");
+        let output = output.wait_with_output().expect("it ends");
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+    };
+    let arguments: [&[&str]; 3] = [
+        &["completions", "zsh"],
+        &["config", "check", "labs/single-tor/manifests"],
+        &["plan", "--config", "labs/single-tor/manifests", "--node", "node-a", "-o", "json"],
+    ];
+    for arguments in arguments {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(written_to(writer.into(), arguments), (Some(0), String::new()), "{arguments:?}");
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let (code, stderr) = written_to(full.into(), arguments);
+        assert!(code == Some(2) && stderr.starts_with("plainroute: standard output: "), "{stderr}");
+    }
+}
+
 /// Every command that asks, and what it asks for.
 const ASKING: [(&[&str], &str); 11] = [
     (&["peers"], "/v1/peers"),

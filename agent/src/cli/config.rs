@@ -5,7 +5,11 @@ use plainroute_bgp::RouterId;
 use plainroute_config::{ConfigError, Kind, Loaded};
 use serde::Serialize;
 
-use super::{Output, output::print_value, show::print_plan};
+use super::{
+    Output,
+    output::{print, print_value},
+    show::print_plan,
+};
 use crate::{
     index::Index,
     plan::{Local, plan as make_plan},
@@ -37,7 +41,7 @@ pub(super) fn check(paths: &[PathBuf], output: Output) -> anyhow::Result<bool> {
             )?;
         }
         Output::Table | Output::Wide => match &loaded {
-            Ok(loaded) => anstream::println!("valid: {}", summary(loaded)),
+            Ok(loaded) => print(&format!("valid: {}\n", summary(loaded)))?,
             Err(errors) => anstream::eprint!("{errors}"),
         },
     }

@@ -167,8 +167,9 @@ pub fn run() -> ExitCode {
             return crate::run::main(agent.config, agent.log_format, &agent.log);
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "plainroute", &mut std::io::stdout());
-            Ok(true)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "plainroute", &mut script);
+            output::print(&String::from_utf8_lossy(&script)).map(|()| true)
         }
         Command::Config(Config { command: ConfigCommand::Check { paths, output } }) => {
             config::check(&paths, output)

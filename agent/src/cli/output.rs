@@ -1,4 +1,7 @@
 //! Tables, and the machine-readable forms of the same values.
+use std::io::{self, ErrorKind, Write};
+
+use anyhow::Context;
 use serde::Serialize;
 
 use super::Output;
@@ -15,25 +18,32 @@ pub(super) trait Rows {
 pub(super) fn print_rows<T: Rows + Serialize>(rows: &[T], output: Output, none: &str) -> anyhow::Result<()> {
     let wide = output == Output::Wide;
     match output {
-        Output::Table | Output::Wide if rows.is_empty() => anstream::println!("{none}"),
+        Output::Table | Output::Wide if rows.is_empty() => print(&format!("{none}\n")),
         Output::Table | Output::Wide => {
             let cells: Vec<Vec<String>> = rows.iter().map(|row| row.cells(wide)).collect();
-            anstream::print!("{}", table(&T::titles(wide), &cells));
+            print(&table(&T::titles(wide), &cells))
         }
-        Output::Json | Output::Yaml => print_value(&rows, output)?,
+        Output::Json | Output::Yaml => print_value(&rows, output),
     }
-    Ok(())
 }
 
 /// Prints a value as JSON, or as YAML where that was asked for.
 pub(super) fn print_value<T: Serialize>(value: &T, output: Output) -> anyhow::Result<()> {
     match output {
-        Output::Yaml => anstream::print!("{}", serde_saphyr::to_string(value)?),
+        Output::Yaml => print(&serde_saphyr::to_string(value)?),
         Output::Table | Output::Wide | Output::Json => {
-            anstream::println!("{}", serde_json::to_string_pretty(value)?);
+            print(&format!("{}\n", serde_json::to_string_pretty(value)?))
         }
     }
-    Ok(())
+}
+
+/// Writes to standard output. A reader that has seen enough and left, as `head` does, is no error.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output"),
+    }
 }
 
 /// Columns as wide as their widest cell, two spaces apart; the last one is not padded.

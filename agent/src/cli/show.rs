@@ -5,7 +5,7 @@ use anyhow::bail;
 
 use super::{
     Asked, Explain, Output, Routes, Which, client,
-    output::{Rows, ago, or_dash, print_rows, print_value},
+    output::{Rows, ago, or_dash, print, print_rows, print_value},
 };
 use crate::{
     admin::view::{Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
@@ -76,7 +76,7 @@ pub(super) fn explain(explain: &Explain) -> anyhow::Result<bool> {
     let explanation: Explanation = client::ask(asked, &path)?;
     match asked.output {
         Output::Json | Output::Yaml => print_value(&explanation, asked.output)?,
-        Output::Table | Output::Wide => print_explanation(&explanation),
+        Output::Table | Output::Wide => print(&explanation_text(&explanation))?,
     }
     let mut addresses = explanation.addresses.iter();
     // An address may be told of other Pods too, which do not hold it; a Pod wants all of its own.
@@ -88,19 +88,20 @@ pub(super) fn explain(explain: &Explain) -> anyhow::Result<bool> {
     })
 }
 
-fn print_explanation(explanation: &Explanation) {
+fn explanation_text(explanation: &Explanation) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| text.extend([line.as_str(), "\n"]);
     for address in &explanation.addresses {
-        anstream::println!("{}  {}", address.pod, or_dash(address.address));
+        line(format!("{}  {}", address.pod, or_dash(address.address)));
         for step in &address.steps {
-            anstream::println!("  {}  {}", if step.ok { "ok" } else { "NO" }, step.text);
+            line(format!("  {}  {}", if step.ok { "ok" } else { "NO" }, step.text));
         }
         let reason = address.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let verdict = if address.advertised { "advertised" } else { "not advertised" };
-        anstream::println!("  => {verdict}{reason}");
+        line(format!("  => {verdict}{reason}"));
     }
-    for note in &explanation.notes {
-        anstream::println!("{note}");
-    }
+    explanation.notes.iter().cloned().for_each(line);
+    text
 }
 
 pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
@@ -109,13 +110,12 @@ pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
         Output::Json | Output::Yaml => print_value(&health, asked.output)?,
         Output::Table | Output::Wide => {
             let ready = if health.ready { "in sync" } else { "not in sync yet" };
-            anstream::println!("node {}, version {}: {ready}", health.node, health.version);
-            for problem in &health.problems {
-                anstream::println!("  {problem}");
-            }
+            let mut text = format!("node {}, version {}: {ready}\n", health.node, health.version);
+            text.extend(health.problems.iter().map(|problem| format!("  {problem}\n")));
             if health.problems.is_empty() {
-                anstream::println!("  nothing is wrong");
+                text.push_str("  nothing is wrong\n");
             }
+            print(&text)?;
         }
     }
     Ok(health.ready && health.problems.is_empty())

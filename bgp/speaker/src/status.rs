@@ -106,6 +106,15 @@ impl PeerView {
     }
 }
 
+/// How much an error tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// Why there is no session.
+    Cause,
+    /// Only that TCP did not come about or ended.
+    ConnectionOnly,
+}
+
 /// What the peer's task remembers for its status.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -113,6 +122,7 @@ pub(crate) struct Record {
     since: Instant,
     since_time: SystemTime,
     last_error: Option<(String, SystemTime)>,
+    error_is_telling: bool,
     session: Option<EstablishedSession>,
     router_id: Option<RouterId>,
     /// Over which the last session ran.
@@ -136,6 +146,7 @@ impl Record {
             since: now,
             since_time: SystemTime::now(),
             last_error: None,
+            error_is_telling: false,
             session: None,
             router_id: None,
             interface: None,
@@ -150,8 +161,13 @@ impl Record {
         self.since_time = SystemTime::now();
     }
 
-    /// True where this is another error than the last one.
-    pub(crate) fn set_error(&mut self, text: String) -> bool {
+    /// Takes what went wrong; true where that is news. A connection that does not come about says less than the
+    /// NOTIFICATION before it, which most likely is its cause; so that one stays until the session stands again.
+    pub(crate) fn set_error(&mut self, text: String, telling: Telling) -> bool {
+        if telling == Telling::ConnectionOnly && self.error_is_telling {
+            return false;
+        }
+        self.error_is_telling = telling == Telling::Cause;
         let new = self.last_error.as_ref().is_none_or(|(last, _)| *last != text);
         self.last_error = Some((text, SystemTime::now()));
         new
@@ -163,6 +179,7 @@ impl Record {
         negotiated: &Arc<Negotiated>,
     ) {
         self.router_id = Some(negotiated.peer_open.router_id);
+        self.error_is_telling = false;
         self.session = Some(EstablishedSession { negotiated: Arc::clone(negotiated), ends });
     }
 
@@ -251,5 +268,23 @@ fn sum(a: SessionCounters, b: SessionCounters) -> SessionCounters {
         messages_sent: a.messages_sent + b.messages_sent,
         updates_received: a.updates_received + b.updates_received,
         malformed_updates: a.malformed_updates + b.malformed_updates,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_follows_from_a_cause_does_not_cover_it() {
+        let mut record = Record::new(Instant::now());
+        let last =
+            |record: &Record| record.last_error.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+        assert!(record.set_error("connection refused".to_owned(), Telling::ConnectionOnly));
+        assert!(record.set_error("Bad Peer AS".to_owned(), Telling::Cause));
+        assert!(!record.set_error("connection refused".to_owned(), Telling::ConnectionOnly));
+        assert_eq!(last(&record), "Bad Peer AS");
+        assert!(record.set_error("Unacceptable Hold Time".to_owned(), Telling::Cause));
+        assert_eq!(last(&record), "Unacceptable Hold Time");
     }
 }

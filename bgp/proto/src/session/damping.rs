@@ -12,6 +12,8 @@ const STABLE: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(250);
 /// The longest hold-off.
 const LONGEST: Duration = Duration::from_secs(8);
+/// The longest hold-off where the peer only closes: it is starting up, and has nothing against us.
+const LONGEST_STARTING: Duration = Duration::from_secs(1);
 
 /// The quick failures in a row.
 #[derive(Debug, Default)]
@@ -51,7 +53,11 @@ impl Damping {
         match self.failures {
             0 | 1 => Duration::ZERO,
             // The shift is bounded so that the product is.
-            quick => jitter.apply((FIRST * (1 << (quick - 2).min(8))).min(LONGEST)),
+            quick => {
+                let starting = ended.reason == DownReason::ConnectionLost && ended.established_for.is_none();
+                let longest = if starting { LONGEST_STARTING } else { LONGEST };
+                jitter.apply((FIRST * (1 << (quick - 2).min(8))).min(longest))
+            }
         }
     }
 }
@@ -75,7 +81,7 @@ mod tests {
     #[test]
     fn the_first_failure_is_free_and_the_rest_are_bounded() {
         let (mut damping, mut jitter) = (Damping::default(), Jitter::new(1));
-        let lost = ended(DownReason::ConnectionLost, None);
+        let lost = ended(DownReason::ConnectionLost, Some(1));
         let holds: Vec<Duration> = (0..50).map(|_| damping.hold_off(&lost, &mut jitter)).collect();
         assert_eq!(holds[0], Duration::ZERO);
         assert!(holds[1] <= FIRST && holds[1] >= FIRST * 3 / 4);
@@ -83,6 +89,14 @@ mod tests {
         assert!(holds[49] >= LONGEST * 3 / 4);
         let stable = ended(DownReason::ConnectionLost, Some(10));
         assert_eq!(damping.hold_off(&stable, &mut jitter), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_peer_that_only_closes_is_starting_and_is_asked_again_every_second() {
+        let (mut damping, mut jitter) = (Damping::default(), Jitter::new(1));
+        let closed = ended(DownReason::ConnectionLost, None);
+        let longest = (0..50).map(|_| damping.hold_off(&closed, &mut jitter)).max();
+        assert!(longest > Some(LONGEST_STARTING / 2) && longest <= Some(LONGEST_STARTING), "{longest:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use plainroute_bgp::{
     Families,
     rib::PrefixLimit,
     session::{Action, ConnectionId, DownReason, Event, Negotiated, State, StopReason},
-    wire::CeaseReason,
+    wire::{CeaseReason, iana::error},
 };
 use tracing::{debug, info, warn};
 
@@ -16,6 +16,7 @@ use crate::{
     connection::{Ready, linger},
     next_hop::{interface_addresses, owner},
     socket,
+    status::Telling,
 };
 
 /// So much waits for TCP at most before more is packed.
@@ -49,7 +50,7 @@ impl Peer {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.id == id) {
             let hint = if self.config.password.is_some() { " (is the password the same there?)" } else { "" };
             let text = format!("no answer from {}{hint}", attempt.remote);
-            if self.record.set_error(text.clone()) {
+            if self.record.set_error(text.clone(), Telling::ConnectionOnly) {
                 warn!(peer = %self.name, reason = %text, "no session");
             }
         }
@@ -74,9 +75,9 @@ impl Peer {
             Event::Down(reason) => self.down(&reason),
             Event::Failed(reason) => {
                 let connecting = self.connect_error.take().filter(|_| reason == DownReason::ConnectionLost);
-                let text = connecting.unwrap_or_else(|| reason.to_string());
+                let text = connecting.unwrap_or_else(|| self.describe(&reason));
                 // Said once, however often it is tried.
-                if self.record.set_error(text.clone()) {
+                if self.record.set_error(text.clone(), telling(&reason)) {
                     warn!(peer = %self.name, reason = %text, "no session");
                 }
             }
@@ -108,11 +109,31 @@ impl Peer {
         }
     }
 
+    /// What an operator should read; a number that was configured wrongly is named.
+    fn describe(&self, reason: &DownReason) -> String {
+        match reason {
+            DownReason::NotificationSent(sent)
+                if (sent.code, sent.subcode) == (error::OPEN, error::BAD_PEER_AS) =>
+            {
+                format!("{reason} (the peer is not in AS {}, as peerASN says)", self.config.peer_asn)
+            }
+            DownReason::NotificationReceived(received)
+                if (received.code, received.subcode) == (error::OPEN, error::BAD_PEER_AS) =>
+            {
+                format!(
+                    "{reason} (the peer does not take us for AS {}, as localASN says)",
+                    self.config.local_asn
+                )
+            }
+            _ => reason.to_string(),
+        }
+    }
+
     fn too_many_prefixes(&mut self, limit: u32) {
         let text = format!("more than {limit} prefixes; down for {} s", MAX_PREFIX_PAUSE.as_secs());
         warn!(peer = %self.name, limit, "the peer sent more prefixes than it may");
         self.session.handle_stop(now(), StopReason::Cease(CeaseReason::MaxPrefixes, text.clone()));
-        self.record.set_error(text);
+        self.record.set_error(text, Telling::Cause);
         self.resume_at = Some(now() + MAX_PREFIX_PAUSE);
     }
 
@@ -150,7 +171,7 @@ impl Peer {
         match reason {
             DownReason::Stopped(_) => info!(peer = %self.name, %reason, "session ended"),
             _ => {
-                self.record.set_error(reason.to_string());
+                self.record.set_error(self.describe(reason), telling(reason));
                 warn!(peer = %self.name, %reason, "session lost");
             }
         }
@@ -220,5 +241,18 @@ impl Peer {
         let port = self.config.peer_port;
         self.connect_error = Some(format!("cannot connect to {} port {port}: {error}", self.config.source()));
         self.session.handle_connect_failed(now(), id);
+    }
+}
+
+/// A lost connection says nothing of its cause; a NOTIFICATION does.
+fn telling(reason: &DownReason) -> Telling {
+    match reason {
+        DownReason::ConnectionLost | DownReason::Collision | DownReason::PeerRestarted => {
+            Telling::ConnectionOnly
+        }
+        DownReason::Stopped(_)
+        | DownReason::NotificationSent(_)
+        | DownReason::NotificationReceived(_)
+        | DownReason::SendHoldTimerExpired => Telling::Cause,
     }
 }

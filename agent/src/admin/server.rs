@@ -110,13 +110,16 @@ async fn bind_socket(path: &Path) -> Result<UnixListener, AdminError> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(fail)?;
     }
-    match fs::remove_file(path) {
+    // Made under another name and moved into place, so that nobody but root can ever open it.
+    let fresh = path.with_extension("new");
+    match fs::remove_file(&fresh) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(fail(error)),
     }
-    let listener = UnixListener::bind(path).map_err(fail)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    let listener = UnixListener::bind(&fresh).map_err(fail)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(fail)?;
+    fs::rename(&fresh, path).map_err(fail)?;
     Ok(listener)
 }
 

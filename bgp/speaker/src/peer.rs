@@ -144,9 +144,7 @@ impl Peer {
     /// Runs until it is told to leave and every connection is closed.
     pub(crate) async fn run(mut self) {
         self.start();
-        if *self.inputs.synced.borrow_and_update() {
-            self.outbound.release_end_of_rib();
-        }
+        self.take_synced();
         loop {
             self.drain();
             self.flush();
@@ -197,18 +195,8 @@ impl Peer {
                 let config = self.inputs.config.borrow_and_update().clone();
                 self.reconfigure(config);
             }
-            Wake::Desired => {
-                let desired = self.inputs.desired.borrow_and_update().clone();
-                if self.leaving.is_none() {
-                    self.outbound.set_desired(desired, &self.config);
-                    self.look_for_next_hops();
-                }
-            }
-            Wake::Synced => {
-                if *self.inputs.synced.borrow_and_update() {
-                    self.outbound.release_end_of_rib();
-                }
-            }
+            Wake::Desired => self.take_desired(),
+            Wake::Synced => self.take_synced(),
             Wake::Command(PeerCommand::Advertised(answer)) => {
                 // The asker may be gone; that is its own affair.
                 let _ = answer.send(self.outbound.advertised());
@@ -257,6 +245,23 @@ impl Peer {
             // An error leaves things as they are; it was told when the session came up.
             let addresses = interface_addresses().unwrap_or_default();
             self.outbound.set_next_hops(&self.config, negotiated, local.ip(), &addresses);
+        }
+    }
+
+    fn take_desired(&mut self) {
+        let desired = self.inputs.desired.borrow_and_update().clone();
+        if self.leaving.is_none() {
+            self.outbound.set_desired(desired, &self.config);
+            self.look_for_next_hops();
+        }
+    }
+
+    /// Releases End-of-RIB once the set is complete. The set was sent before the word that it is: whoever sees the
+    /// word takes the set first, or End-of-RIB would leave before the routes and the peer would drop them.
+    fn take_synced(&mut self) {
+        if *self.inputs.synced.borrow_and_update() {
+            self.take_desired();
+            self.outbound.release_end_of_rib();
         }
     }
 
@@ -415,5 +420,38 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plainroute_bgp::Asn;
+
+    use super::*;
+
+    /// The set of routes and the word that it is complete come together, and the task may wake for either first.
+    #[test]
+    fn end_of_rib_is_released_only_behind_the_routes_that_it_ends() {
+        let asn = |number| Asn::new(number).unwrap();
+        let router_id = "192.0.2.1".parse().unwrap();
+        let config = PeerConfig::new(asn(64512), asn(64600), router_id, [192, 0, 2, 2].into());
+        let (desired, desired_in) = watch::channel(Desired::default());
+        let (synced, synced_in) = watch::channel(false);
+        let (config, config_in) = watch::channel(config);
+        let inputs = Inputs {
+            config: config_in,
+            desired: desired_in,
+            synced: synced_in,
+            commands: mpsc::channel(1).1,
+            connections: mpsc::channel(1).1,
+        };
+        let view = watch::Sender::new(PeerView::idle(&config.borrow()));
+        let outputs = Outputs { view, flushed: watch::Sender::new(0), changed: Arc::default() };
+        let mut peer = Peer::new(PeerName::from("tor"), SpeakerConfig::default(), inputs, outputs);
+
+        desired.send_replace(Desired { version: 7, ..Desired::default() });
+        synced.send_replace(true);
+        peer.handle(Wake::Synced);
+        assert_eq!(peer.outbound.version(), 7);
     }
 }

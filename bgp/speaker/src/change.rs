@@ -112,7 +112,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 26] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 27] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -133,6 +133,7 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 26] {
         graceful_restart,
         families,
         extended_next_hop,
+        enhanced_refresh,
         extended_messages,
         role,
         role_required,
@@ -151,6 +152,7 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 26] {
         ("gracefulRestart", Reset, *graceful_restart != old.graceful_restart),
         ("families", Reset, *families != old.families),
         ("extendedNextHop", Reset, *extended_next_hop != old.extended_next_hop),
+        ("enhancedRefresh", Reset, *enhanced_refresh != old.enhanced_refresh),
         ("extendedMessages", Reset, *extended_messages != old.extended_messages),
         ("role", Reset, *role != old.role),
         ("roleRequired", Reset, *role_required != old.role_required),
@@ -211,7 +213,7 @@ mod tests {
             RouterId::new(1).unwrap(),
             "192.0.2.1".parse().unwrap(),
         );
-        let reset: [(Field, Edit); 18] = [
+        let reset: [(Field, Edit); 19] = [
             ("localASN", |c| c.local_asn = Asn::new(3).unwrap()),
             ("peerASN", |c| c.peer_asn = Asn::new(3).unwrap()),
             ("routerID", |c| c.router_id = RouterId::new(3).unwrap()),
@@ -225,6 +227,7 @@ mod tests {
             }),
             ("families", |c| c.families = Families::from_iter([AfiSafi::Ipv4Unicast])),
             ("extendedNextHop", |c| c.extended_next_hop = true),
+            ("enhancedRefresh", |c| c.enhanced_refresh = false),
             ("extendedMessages", |c| c.extended_messages = false),
             ("role", |c| c.role = Some(Role::Peer)),
             ("roleRequired", |c| c.role_required = true),

@@ -143,6 +143,8 @@ pub struct PeerConfig {
     pub families: Families,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950).
     pub extended_next_hop: bool,
+    /// Mark the begin and the end of a refresh (RFC 7313). ExaBGP 4.2 drops the session when it is to do so.
+    pub enhanced_refresh: bool,
     /// Take and write messages beyond 4096 octets where both sides can (RFC 8654).
     pub extended_messages: bool,
     /// What we are to an external peer (RFC 9234): guards against route leaks.
@@ -183,6 +185,7 @@ impl PeerConfig {
             graceful_restart: None,
             families: Families::ALL,
             extended_next_hop: false,
+            enhanced_refresh: true,
             extended_messages: true,
             role: None,
             role_required: false,
@@ -210,6 +213,7 @@ impl PeerConfig {
             restarting: speaker.restarting,
             forwarding_preserved: speaker.forwarding_preserved,
             extended_next_hop: self.extended_next_hop,
+            enhanced_refresh: self.enhanced_refresh,
             extended_messages: self.extended_messages,
             role: self.role,
             role_required: self.role_required,

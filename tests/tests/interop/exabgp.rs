@@ -61,6 +61,9 @@ impl Neighbour for Exabgp {
 
     const LISTENS: bool = false;
 
+    /// It drops the session when it is asked for a refresh that it has agreed to mark.
+    const MARKS_REFRESH: bool = false;
+
     fn launch_as(netns: &Netns, setup: Setup) -> Result<Exabgp> {
         Exabgp::launch(netns, &config(setup)?)
     }

@@ -127,6 +127,9 @@ trait Neighbour: Router + Sized {
     /// Whether it tells its routes again when asked for a refresh.
     const ANSWERS_REFRESH: bool = true;
 
+    /// Whether it can mark a refresh (RFC 7313) where both sides offer that.
+    const MARKS_REFRESH: bool = true;
+
     /// The families over which its TTL security works.
     const TTL_SECURITY: &'static [Family] = &FAMILIES;
 

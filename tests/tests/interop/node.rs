@@ -40,6 +40,7 @@ pub(crate) fn peers_of<R: Neighbour>(
     let configured = |session: &Session| {
         let mut config = peer_config(session);
         config.listen_port = if R::LISTENS { 0 } else { 179 };
+        config.enhanced_refresh = R::MARKS_REFRESH;
         change(&mut config);
         (PeerName::from(session.router_address), config)
     };

@@ -42,6 +42,8 @@ pub struct SessionConfig {
     pub forwarding_preserved: Families,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950).
     pub extended_next_hop: bool,
+    /// Mark the begin and the end of a refresh (RFC 7313). ExaBGP 4.2 drops the session when it is to do so.
+    pub enhanced_refresh: bool,
     /// Take messages of up to 65535 octets, and write such where the peer takes them (RFC 8654).
     pub extended_messages: bool,
     /// What we are to an external peer (RFC 9234); nothing is said or checked where absent.
@@ -74,6 +76,7 @@ impl SessionConfig {
             restarting: false,
             forwarding_preserved: Families::NONE,
             extended_next_hop: false,
+            enhanced_refresh: true,
             extended_messages: true,
             role: None,
             role_required: false,

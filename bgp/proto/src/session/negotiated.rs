@@ -135,7 +135,10 @@ impl Negotiated {
 /// Our OPEN.
 pub(super) fn local_open(config: &SessionConfig) -> Open {
     let mut capabilities: Vec<Capability> = config.families.iter().map(Capability::MultiProtocol).collect();
-    capabilities.extend([Capability::RouteRefresh, Capability::EnhancedRouteRefresh]);
+    capabilities.push(Capability::RouteRefresh);
+    if config.enhanced_refresh {
+        capabilities.push(Capability::EnhancedRouteRefresh);
+    }
     if config.extended_next_hop && config.families.contains(AfiSafi::Ipv4Unicast) {
         capabilities.push(Capability::ExtendedNextHop(vec![AfiSafi::Ipv4Unicast]));
     }

@@ -209,6 +209,16 @@ fn refresh(subtype: u8) -> Vec<u8> {
 }
 
 #[test]
+fn without_both_offers_the_marks_of_a_refresh_mean_nothing_rfc_7313() {
+    let mut pair = established(SessionConfig { enhanced_refresh: false, ..a() }, b());
+    assert!(!negotiated(&pair, A).context.enhanced_refresh && !negotiated(&pair, B).context.enhanced_refresh);
+    pair.inject(A, &refresh(RouteRefresh::BEGIN));
+    pair.run_for(SECOND);
+    assert!(!pair.a().events.iter().any(|event| matches!(event, Event::RefreshBegan(_))));
+    assert!(pair.established() && negotiated(&pair, A).route_refresh);
+}
+
+#[test]
 fn the_marks_of_a_refresh_are_handed_up_rfc_7313() {
     let mut pair = established(a(), b());
     assert!(negotiated(&pair, A).context.enhanced_refresh);

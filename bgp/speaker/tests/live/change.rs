@@ -22,7 +22,7 @@ const SUBJECT: u8 = 2;
 const WITNESS: u8 = 3;
 
 /// A change of each field that leaves the configuration valid.
-const EDITS: [(Field, Edit); 26] = [
+const EDITS: [(Field, Edit); 27] = [
     ("localASN", |config| config.local_asn = Asn::new(65010).unwrap()),
     ("peerASN", |config| config.peer_asn = Asn::new(65011).unwrap()),
     ("routerID", |config| config.router_id = RouterId::new(7).unwrap()),
@@ -33,6 +33,7 @@ const EDITS: [(Field, Edit); 26] = [
     }),
     ("families", |config| config.families = Families::from_iter([AfiSafi::Ipv4Unicast])),
     ("extendedNextHop", |config| config.extended_next_hop = true),
+    ("enhancedRefresh", |config| config.enhanced_refresh = false),
     ("extendedMessages", |config| config.extended_messages = true),
     ("role", |config| config.role = Some(Role::Customer)),
     ("roleRequired", |config| config.role_required = true),
@@ -176,8 +177,8 @@ async fn each_field_costs_what_the_table_says() {
 async fn another_cost_is_found() {
     for (place, claimed, complaint) in [
         (3, Cost::Silent, "session"),
-        (25, Cost::Silent, "were sent"),
-        (18, Cost::Reset, "without a NOTIFICATION"),
+        (26, Cost::Silent, "were sent"),
+        (19, Cost::Reset, "without a NOTIFICATION"),
     ] {
         let mut scene = Scene::new().await.unwrap();
         let (field, edit) = EDITS[place];
@@ -294,8 +295,8 @@ fn every_field_of_a_bgp_peer_has_a_line() {
 }
 
 /// What only the embedding program, not a BGPPeer, can say.
-const EMBEDDED: [Field; 5] =
-    ["extendedNextHop", "extendedMessages", "role", "roleRequired", "addPath.receive"];
+const EMBEDDED: [Field; 6] =
+    ["extendedNextHop", "enhancedRefresh", "extendedMessages", "role", "roleRequired", "addPath.receive"];
 
 /// `PLAINROUTE_WRITE_DOCS=1` writes the page.
 #[test]

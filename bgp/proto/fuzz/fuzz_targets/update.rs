@@ -4,15 +4,22 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use plainroute_bgp::wire::{CodecContext, Frame, Message, iana::MessageType};
+use plainroute_bgp::{
+    Families,
+    wire::{CodecContext, Frame, Message, iana::MessageType},
+};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&choice, body)) = input.split_first() else { return };
+    let add_path = if choice & 8 != 0 { Families::ALL } else { Families::NONE };
     let context = CodecContext {
         four_octet_asn: choice & 1 == 0,
         internal: choice & 2 != 0,
         ipv4_over_ipv6: choice & 4 != 0,
         max_message_length: 65535,
+        add_path_receive: add_path,
+        add_path_send: add_path,
+        ..CodecContext::default()
     };
     let frame = Frame { kind: MessageType::Update, body: Bytes::copy_from_slice(body) };
     let Ok(Message::Update(mut update, _)) = Message::decode(frame, &context) else { return };

@@ -5,6 +5,7 @@
 //! desired kernel, the desired peers and routes, the secrets that are wanted, and what `admin` shows. Ending it
 //! (SIGTERM, SIGINT) is a restart, not a drain: sessions close without NOTIFICATION and the kernel's routes stay.
 mod journal;
+mod peers;
 mod start;
 
 use std::{
@@ -18,14 +19,12 @@ use anyhow::Context;
 use futures::{StreamExt, stream::FuturesUnordered};
 use plainroute_bgp::{RouterId, session::State};
 use plainroute_config::AgentConfigSpec;
-use plainroute_speaker::{
-    Effect, OriginAttributes, Originated, PeerConfig, PeerName, Peers, Receipt, Speaker,
-};
+use plainroute_speaker::{OriginAttributes, Originated, PeerConfig, PeerName, Peers, Receipt, Speaker};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use tracing::{error, info, warn};
+use tracing::warn;
 
 pub use start::{LogFormat, main, node_name};
 
@@ -42,6 +41,7 @@ use crate::{
     },
 };
 use journal::Journal;
+use peers::PeersInForce;
 
 /// Who originates Pod routes in the speaker.
 const OWNER: &str = "pods";
@@ -80,8 +80,8 @@ struct Agent {
     gate: Gate,
     /// The node's first IPv4 address when it was first asked for. It is kept: a changed one would reset sessions.
     router_id: Option<RouterId>,
-    /// What the speaker was last told of peers, and the passwords that went into it.
-    peers: BTreeMap<PeerName, PeerConfig>,
+    peers: PeersInForce,
+    /// The passwords that went into them.
     passwords: Arc<Passwords>,
     /// The announcements that not every peer has taken yet.
     flushes: Flushes,
@@ -103,7 +103,7 @@ impl Agent {
             plan: Arc::default(),
             planned: false,
             router_id: None,
-            peers: BTreeMap::new(),
+            peers: PeersInForce::default(),
             passwords: Arc::default(),
             flushes: FuturesUnordered::new(),
             journal: Journal::default(),
@@ -158,6 +158,9 @@ impl Agent {
                         warn!(%prefix, "a peer did not take the withdrawal in time; its path is given up");
                     }
                     self.handle_learned(&mut learned, &peers);
+                    if self.peers.retry_at().is_some_and(|at| at <= Instant::now()) {
+                        self.apply_peers().await;
+                    }
                 }
                 ended = &mut *kernel => {
                     return ended.context("the kernel routes' task ended")?.context("kernel routes");
@@ -182,7 +185,11 @@ impl Agent {
         });
         let settle = self.started + self.restart_time;
         let settle = (self.planned && settle > Instant::now()).then_some(settle);
-        [Some(far), due, settle, self.gate.poll_timeout()].into_iter().flatten().min().unwrap_or(far)
+        [Some(far), due, settle, self.gate.poll_timeout(), self.peers.retry_at()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(far)
     }
 
     /// Takes the node's first IPv4 address as router ID, once; true where that changes the plan.
@@ -213,7 +220,7 @@ impl Agent {
         let late = Instant::now() >= self.started + self.restart_time;
         let peers = Arc::clone(&peers.borrow());
         let done = |name: &PeerName| peers.get(name).is_some_and(has_sent_all);
-        let settled = self.planned && (late || self.peers.keys().all(done));
+        let settled = self.planned && (late || self.peers.names().all(done));
         self.gate.handle_learned(Arc::clone(&learned.borrow_and_update()), settled);
     }
 
@@ -255,18 +262,7 @@ impl Agent {
             .map(|restart| Duration::from_secs(u64::from(restart.restart_time)))
             .max()
             .unwrap_or_default();
-        if wanted == self.peers {
-            return;
-        }
-        match self.outputs.speaker.apply(wanted.clone()).await {
-            Ok(changes) => {
-                for change in changes.iter().filter(|change| change.effect != Effect::Unchanged) {
-                    info!(peer = %change.peer, "peer {}", change.effect);
-                }
-                self.peers = wanted;
-            }
-            Err(error) => error!(%error, "the peers are refused; the ones in force stay"),
-        }
+        self.peers.apply(&self.outputs.speaker, wanted).await;
     }
 
     /// Does what the gate asks for: first what is withdrawn or advertised, then what the kernel shall hold.
@@ -311,6 +307,7 @@ impl Agent {
                 (source, problem.to_owned())
             })
             .collect();
+        problems.extend(self.peers.problems().map(|(object, problem)| (object.clone(), problem.clone())));
         if self.config_changed {
             let message = "the AgentConfig was changed; restart the agent to apply it".to_owned();
             problems.insert("AgentConfig".to_owned(), message);

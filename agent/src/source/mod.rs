@@ -1,6 +1,6 @@
 //! Where objects come from. Each source is a task that sends [`Change`]s into one bounded channel; the index
 //! merges them. A source never guesses: until it has seen a complete set it sends nothing that counts as in sync,
-//! and an error is told as a [`Health`], never as a deletion.
+//! and an error is told as a [`Change::Health`], never as a deletion.
 use std::fmt;
 
 use plainroute_config::{Kind, Object, ObjectKey};

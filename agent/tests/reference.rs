@@ -50,8 +50,9 @@ const ANSWERS: [(&str, &str); 9] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 20] = [
+const SHAPES: [&str; 21] = [
     "PeerView",
+    "Md5FailuresView",
     "FamilyView",
     "RouteView",
     "KernelRouteView",

@@ -5,11 +5,11 @@ use plainroute_bgp::{
     Prefix,
     wire::{AsPath, NextHop, PathAttributes, SegmentKind},
 };
-use plainroute_speaker::{AdvertisedRoute, PeerName, PeerStatus, ReceivedRoute};
+use plainroute_speaker::{AdvertisedRoute, Md5Failures, PeerName, PeerStatus, ReceivedRoute};
 
 use super::{
     Published,
-    view::{FamilyView, Health, KernelRouteView, PeerView, PodView, RouteView},
+    view::{FamilyView, Health, KernelRouteView, Md5FailuresView, PeerView, PodView, RouteView},
 };
 use crate::{
     fib::{RouteKey, Target},
@@ -52,6 +52,9 @@ pub(super) fn peer(name: &PeerName, status: &PeerStatus) -> PeerView {
         updates_received: status.counters.updates_received,
         updates_sent: status.counters.updates_sent,
         malformed_updates: status.counters.malformed_updates,
+        md5_failures: status.md5_failures.map(|Md5Failures { not_found, unexpected, failure }| {
+            Md5FailuresView { not_found, unexpected, failure }
+        }),
     }
 }
 
@@ -78,6 +81,7 @@ pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView>
         updates_received: 0,
         updates_sent: 0,
         malformed_updates: 0,
+        md5_failures: None,
     })
 }
 

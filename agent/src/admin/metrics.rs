@@ -8,7 +8,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Published, answer, view::PeerView};
+use super::{
+    Published, answer,
+    view::{Md5FailuresView, PeerView},
+};
 
 /// What a scraper must be told the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -22,6 +25,12 @@ struct OfPeer {
 struct OfFamily {
     peer: String,
     family: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPeerAndKind {
+    peer: String,
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,6 +80,8 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
     let [originated, advertised, accepted, stale] =
         std::array::from_fn(|_| Family::<OfFamily, Gauge>::default());
     let rejected = Family::<OfFamily, Counter>::default();
+    // It starts again with each session, so it is no counter.
+    let md5 = Family::<OfPeerAndKind, Gauge>::default();
     for peer in peers {
         up.get_or_create(&of(peer)).set(i64::from(peer.is_established()));
         seconds.get_or_create(&of(peer)).set(i64::try_from(peer.seconds_in_state).unwrap_or(i64::MAX));
@@ -82,6 +93,12 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
             (&malformed, peer.malformed_updates),
         ] {
             family.get_or_create(&of(peer)).inc_by(value);
+        }
+        if let Some(Md5FailuresView { not_found, unexpected, failure }) = peer.md5_failures {
+            for (kind, value) in [("notFound", not_found), ("unexpected", unexpected), ("failure", failure)] {
+                let labels = OfPeerAndKind { peer: peer.name.clone(), kind };
+                md5.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
         }
         for (name, counts) in &peer.families {
             let labels = OfFamily { peer: peer.name.clone(), family: name.clone() };
@@ -99,6 +116,11 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
     registry.register("bgp_updates_sent", "UPDATE messages sent", sent);
     registry.register("bgp_updates_received", "UPDATE messages received", received);
     registry.register("bgp_updates_malformed", "UPDATEs mended by RFC 7606, the session went on", malformed);
+    registry.register(
+        "bgp_session_md5_failures",
+        "Segments that the node dropped for their TCP MD5 signature, from whomever, since the session was last Established",
+        md5,
+    );
     registry.register("bgp_prefixes_originated", "Prefixes to be advertised to the peer", originated);
     registry.register("bgp_prefixes_advertised", "Prefixes that the peer was sent", advertised);
     registry.register("bgp_prefixes_accepted", "Prefixes of the peer that import rules accepted", accepted);

@@ -58,6 +58,9 @@ pub struct PeerView {
     pub updates_sent: u64,
     /// UPDATEs in which RFC 7606 found something and the session went on.
     pub malformed_updates: u64,
+    /// What the kernel dropped for its TCP MD5 signature since the session was last Established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5_failures: Option<Md5FailuresView>,
 }
 
 impl PeerView {
@@ -65,6 +68,19 @@ impl PeerView {
     pub fn is_established(&self) -> bool {
         self.state == "Established"
     }
+}
+
+/// Segments that the kernel of the node dropped for their TCP MD5 signature. It does not tell peers apart: these are
+/// of all together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Md5FailuresView {
+    /// Without a signature where we have a password.
+    pub not_found: u64,
+    /// With a signature where we have no password.
+    pub unexpected: u64,
+    /// With a wrong signature: the passwords differ.
+    pub failure: u64,
 }
 
 /// The routes of one family on one session.

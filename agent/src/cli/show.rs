@@ -134,7 +134,7 @@ impl Rows for PeerView {
         let mut titles =
             vec!["NAME", "ADDRESS", "AS", "STATE", "FOR", "ADVERTISED", "ACCEPTED", "LAST ERROR"];
         if wide {
-            titles.splice(7..7, ["LOCAL AS", "ROUTER ID", "HOLD", "LOST", "UPDATES IN/OUT"]);
+            titles.splice(7..7, ["LOCAL AS", "ROUTER ID", "HOLD", "LOST", "UPDATES IN/OUT", "MD5 FAILURES"]);
         }
         titles
     }
@@ -166,6 +166,7 @@ impl Rows for PeerView {
                     or_dash(self.hold_time_seconds),
                     self.lost_count.to_string(),
                     format!("{}/{}", self.updates_received, self.updates_sent),
+                    or_dash(self.md5_failures.map(|md5| md5.not_found + md5.unexpected + md5.failure)),
                 ],
             );
         }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use plainroute_agent::{
     admin::view::{
-        AddressExplanation, Explanation, FamilyView, Health, KernelRouteView, PeerView, PodView, RouteView,
-        Step,
+        AddressExplanation, Explanation, FamilyView, Health, KernelRouteView, Md5FailuresView, PeerView,
+        PodView, RouteView, Step,
     },
     plan::{Delivery, InterfaceSource},
 };
@@ -57,6 +57,7 @@ pub(crate) fn established() -> PeerView {
         updates_received: 5,
         updates_sent: 7,
         malformed_updates: 1,
+        md5_failures: Some(Md5FailuresView { not_found: 1, unexpected: 2, failure: 3 }),
     }
 }
 

@@ -34,6 +34,7 @@ use crate::{
     AdvertisedRoute, Effect, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
     connection::{Connection, Ready},
     inbound::Inbound,
+    md5::Md5Watch,
     next_hop::interface_addresses,
     outbound::{Desired, Outbound},
     socket,
@@ -172,8 +173,14 @@ impl Peer {
     /// The one place where the task waits. Nothing is lost when it is cancelled: what it awaits is readiness,
     /// the latest value of a watch, a channel, or the attempt to connect, which stays in `self`.
     async fn wait(&mut self) -> Wake {
-        let timeout =
-            [self.session.poll_timeout(), self.inbound.poll_timeout(), self.leaving, self.resume_at];
+        let signatures = self.config.password.is_some().then(|| self.record.md5.poll_timeout());
+        let timeout = [
+            self.session.poll_timeout(),
+            self.inbound.poll_timeout(),
+            self.leaving,
+            self.resume_at,
+            signatures,
+        ];
         let timeout = timeout.into_iter().flatten().min();
         let Inputs { config, desired, synced, commands, connections } = &mut self.inputs;
         tokio::select! {
@@ -216,7 +223,7 @@ impl Peer {
                 self.connections.push((id, Connection::new(stream)));
                 self.session.handle_connected(now(), id);
             }
-            Wake::Connected(id, Err(error)) => self.connect_failed(id, error.to_string()),
+            Wake::Connected(id, Err(error)) => self.connect_failed(id, &error),
             Wake::Ready(id, ready) => self.read(id, ready),
             Wake::Timer => self.handle_timeout(),
         }
@@ -232,6 +239,7 @@ impl Peer {
             self.start();
         }
         self.look_for_next_hops();
+        self.look_for_signatures(now);
     }
 
     /// An interface may have got its address after the session stood; asked for no more often than KEEPALIVEs.
@@ -299,6 +307,7 @@ impl Peer {
                 self.drain();
                 self.record.keep_counters(self.session.counters());
                 self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));
+                self.record.md5 = Md5Watch::new(now());
                 if hitless {
                     self.inbound.set_policy(&self.config);
                 } else {

@@ -11,7 +11,10 @@ use plainroute_bgp::{
     session::{Negotiated, Session, SessionCounters, State},
 };
 
-use crate::{PeerConfig, PeerName, SpeakerConfig, inbound::Inbound, learned::Teaching, outbound::Outbound};
+use crate::{
+    Md5Failures, PeerConfig, PeerName, SpeakerConfig, inbound::Inbound, learned::Teaching, md5::Md5Watch,
+    outbound::Outbound,
+};
 
 /// The status of every configured peer.
 pub type Peers = BTreeMap<PeerName, PeerStatus>;
@@ -45,6 +48,11 @@ pub struct PeerStatus {
     pub remote_address: Option<SocketAddr>,
     /// The routes of each configured family.
     pub families: BTreeMap<AfiSafi, FamilyStatus>,
+    /// How the kernel's counters of TCP MD5 failures grew since the peer was last Established, or was given another
+    /// configuration that took a new session. They are those of the whole network namespace, not of the peer alone.
+    /// Looked at every five seconds where there is a password, else when the peer does not answer. None where the
+    /// kernel does not count.
+    pub md5_failures: Option<Md5Failures>,
     /// What was counted since the peer was added.
     pub counters: Counters,
 }
@@ -130,6 +138,7 @@ pub(crate) struct Record {
     /// Of sessions before the present one.
     former: SessionCounters,
     pub(crate) updates_sent: u64,
+    pub(crate) md5: Md5Watch,
 }
 
 #[derive(Debug)]
@@ -152,6 +161,7 @@ impl Record {
             interface: None,
             former: SessionCounters::default(),
             updates_sent: 0,
+            md5: Md5Watch::new(now),
         }
     }
 
@@ -175,11 +185,13 @@ impl Record {
 
     pub(crate) fn set_established(
         &mut self,
+        now: Instant,
         ends: Option<(SocketAddr, SocketAddr)>,
         negotiated: &Arc<Negotiated>,
     ) {
         self.router_id = Some(negotiated.peer_open.router_id);
         self.error_is_telling = false;
+        self.md5 = Md5Watch::new(now);
         self.session = Some(EstablishedSession { negotiated: Arc::clone(negotiated), ends });
     }
 
@@ -237,6 +249,7 @@ impl Record {
             local_address: self.ends().map(|(local, _)| local),
             remote_address: self.ends().map(|(_, remote)| remote),
             families: config.families.iter().map(family).collect(),
+            md5_failures: self.md5.growth(),
             counters: Counters {
                 established: counted.established,
                 lost: counted.lost,

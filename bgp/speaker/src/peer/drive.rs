@@ -1,6 +1,10 @@
 //! The peer's task between two waits: what the session asks for is done, what happened is taken in, and what is
 //! pending is packed and written. Nothing in here awaits.
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use plainroute_bgp::{
     Families,
@@ -48,8 +52,7 @@ impl Peer {
 
     fn close(&mut self, id: ConnectionId) {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.id == id) {
-            let hint = if self.config.password.is_some() { " (is the password the same there?)" } else { "" };
-            let text = format!("no answer from {}{hint}", attempt.remote);
+            let text = format!("no answer from {}{}", attempt.remote, self.why_no_answer());
             if self.record.set_error(text.clone(), Telling::ConnectionOnly) {
                 warn!(peer = %self.name, reason = %text, "no session");
             }
@@ -141,7 +144,7 @@ impl Peer {
         let connection = self.connections.iter().find(|(other, _)| *other == id);
         let ends =
             connection.and_then(|(_, c)| Some((c.stream.local_addr().ok()?, c.stream.peer_addr().ok()?)));
-        self.record.set_established(ends, negotiated);
+        self.record.set_established(now(), ends, negotiated);
         self.inbound.session_up(now(), &self.config, negotiated);
         // Without its ends the connection is lost already, and the event that says so is next.
         let Some((local, remote)) = ends else { return };
@@ -233,14 +236,40 @@ impl Peer {
             Ok((socket, remote)) => {
                 self.attempt = Some(Attempt { id, remote, stream: Box::pin(socket.connect(remote)) });
             }
-            Err(error) => self.connect_failed(id, error.to_string()),
+            Err(error) => self.connect_failed(id, &error),
         }
     }
 
-    pub(super) fn connect_failed(&mut self, id: ConnectionId, error: String) {
+    pub(super) fn connect_failed(&mut self, id: ConnectionId, error: &io::Error) {
         let port = self.config.peer_port;
-        self.connect_error = Some(format!("cannot connect to {} port {port}: {error}", self.config.source()));
+        let hint = if error.kind() == io::ErrorKind::TimedOut { self.why_no_answer() } else { String::new() };
+        let text = format!("cannot connect to {} port {port}: {error}{hint}", self.config.source());
+        self.connect_error = Some(text);
         self.session.handle_connect_failed(now(), id);
+    }
+
+    /// What may keep a peer from answering, in brackets. A kernel drops what is signed wrongly without a word.
+    fn why_no_answer(&mut self) -> String {
+        self.record.md5.look();
+        let password = self.config.password.is_some();
+        let otherwise = password.then_some("is the password the same there?");
+        let hint = self.record.md5.hint(password).or(otherwise);
+        hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
+    }
+
+    /// Who only waits for the peer never meets a lack of answer, so the counters alone tell why nobody comes.
+    pub(super) fn look_for_signatures(&mut self, now: Instant) {
+        if self.config.password.is_none() || !self.record.md5.handle_timeout(now) {
+            return;
+        }
+        let waiting =
+            self.config.passive && self.config.blocked.is_none() && self.session.established().is_none();
+        if let Some(hint) = self.record.md5.hint(true).filter(|_| waiting) {
+            let text = format!("no connection from {} ({hint})", self.config.source());
+            if self.record.set_error(text.clone(), Telling::ConnectionOnly) {
+                warn!(peer = %self.name, reason = %text, "no session");
+            }
+        }
     }
 }
 

@@ -3,3 +3,4 @@ mod network;
 mod peers;
 mod restart;
 mod routes;
+mod security;

@@ -15,6 +15,7 @@ use plainroute_bgp::Prefix;
 use plainroute_speaker::{Learned, PeerName};
 
 use crate::{
+    drain::DrainState,
     fib::{Delivery, Desired, Installed, NextHop, RouteKey, Target},
     plan::{PeerPlan, Plan, RouteAttributes},
 };
@@ -32,6 +33,8 @@ pub struct Announcement {
     pub ticket: u64,
     /// The whole set.
     pub routes: Advertised,
+    /// The node is being drained: every route carries GRACEFUL_SHUTDOWN (RFC 8326).
+    pub graceful_shutdown: bool,
 }
 
 /// A withdrawal that not every peer has taken yet; until then its path stays.
@@ -53,6 +56,9 @@ pub struct Gate {
     learned_settled: bool,
     /// What the speaker was last told to originate; nothing before the first time.
     advertised: Option<Advertised>,
+    /// How far the node is drained, and whether the peers were last told that it is about to be.
+    drain: DrainState,
+    graceful_shutdown: bool,
     ticket: u64,
     withdrawing: BTreeMap<Prefix, Withdrawal>,
     desired: Arc<Desired>,
@@ -81,6 +87,11 @@ impl Gate {
     pub fn handle_learned(&mut self, learned: Arc<Learned>, settled: bool) {
         self.learned = learned;
         self.learned_settled |= settled;
+    }
+
+    /// The node is to be drained, or no longer.
+    pub fn handle_drain(&mut self, drain: DrainState) {
+        self.drain = drain;
     }
 
     /// The announcement of this ticket, and so every earlier one, is flushed to the peers.
@@ -112,22 +123,25 @@ impl Gate {
         let (local, standing) = (plan.local_routes(), self.advertised_prefixes());
         let wanted: Advertised = plan
             .advertisements()
+            .filter(|_| self.drain != DrainState::Drained)
             .filter(|route| {
                 let interface = local.get(&route.prefix).copied();
                 self.delivers(route.prefix, interface, standing.contains(&route.prefix))
             })
             .map(|route| ((PeerName::from(route.peer), route.prefix), route.attributes.clone()))
             .collect();
-        if self.advertised.as_ref() == Some(&wanted) {
+        let graceful_shutdown = self.drain == DrainState::Draining;
+        if self.advertised.as_ref() == Some(&wanted) && self.graceful_shutdown == graceful_shutdown {
             return None;
         }
+        self.graceful_shutdown = graceful_shutdown;
         self.ticket += 1;
         let withdrawal = Withdrawal { ticket: self.ticket, deadline: now + FLUSH_DEADLINE };
         let gone =
             self.advertised.iter().flatten().map(|(key, _)| key).filter(|key| !wanted.contains_key(key));
         self.withdrawing.extend(gone.map(|(_, prefix)| (*prefix, withdrawal)));
         self.advertised = Some(wanted.clone());
-        Some(Announcement { ticket: self.ticket, routes: wanted })
+        Some(Announcement { ticket: self.ticket, routes: wanted, graceful_shutdown })
     }
 
     /// What the kernel should hold, if it differs from the last time.

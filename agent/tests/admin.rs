@@ -12,9 +12,10 @@ use std::{
 
 use plainroute_agent::{
     admin::{
-        AdminError, Published, serve,
-        view::{Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+        Access, AdminError, Published, serve,
+        view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
     },
+    drain::DrainState,
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
     plan::Plan,
 };
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,11 @@ struct Agent {
     serving: JoinHandle<()>,
 }
 
+/// Access to a main task that has ended.
+fn access(published: watch::Receiver<Arc<Published>>, speaker: Speaker) -> Access {
+    Access { published, speaker, commands: mpsc::channel(1).0 }
+}
+
 impl Agent {
     async fn start(state: Published) -> Agent {
         let folder = TempDir::new().expect("a directory");
@@ -49,7 +55,8 @@ impl Agent {
         let socket = folder.path().join("run/agent.sock");
         loop {
             let metrics = free_port().await;
-            let serving = serve(&socket, metrics, receiver.clone(), speaker.clone(), cancel.clone()).await;
+            let serving =
+                serve(&socket, metrics, access(receiver.clone(), speaker.clone()), cancel.clone()).await;
             match serving {
                 Ok(serving) => {
                     let serving = tokio::spawn(serving);
@@ -271,7 +278,7 @@ async fn the_socket_is_its_owners_alone() {
 async fn serve_again(socket: &Path) -> Result<(), AdminError> {
     let (_published, receiver) = watch::channel(Arc::new(Published::new("node-a".to_owned(), TABLE_MAIN)));
     let speaker = Speaker::start(SpeakerConfig::default());
-    serve(socket, free_port().await, receiver, speaker, CancellationToken::new()).await.map(drop)
+    serve(socket, free_port().await, access(receiver, speaker), CancellationToken::new()).await.map(drop)
 }
 
 #[tokio::test]
@@ -307,7 +314,7 @@ async fn what_cannot_be_bound_is_named() {
     let (_published, receiver) = watch::channel(Arc::new(Published::new("node-a".to_owned(), TABLE_MAIN)));
     let speaker = Speaker::start(SpeakerConfig::default());
     let socket = folder.path().join("agent.sock");
-    let served = serve(&socket, metrics, receiver, speaker, CancellationToken::new()).await.map(drop);
+    let served = serve(&socket, metrics, access(receiver, speaker), CancellationToken::new()).await.map(drop);
     let error = served.expect_err("the port is taken");
     assert!(matches!(&error, AdminError::Metrics { address, .. } if *address == metrics), "{error}");
     assert!(error.to_string().contains("spec.metrics.listen"), "{error}");
@@ -589,4 +596,16 @@ fn the_parser_of_metrics_refuses_what_a_scraper_would() {
     ] {
         assert_eq!(parses(&wrong), None, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn a_drain_is_the_main_tasks_work_and_its_refusal_is_told() {
+    let agent = Agent::start(Published::new("node-a".to_owned(), TABLE_MAIN)).await;
+    let view: DrainView = agent.value("/v1/drain").await;
+    assert_eq!(view, DrainView { state: DrainState::Active, withdraws_in_seconds: None, advertised: 0 });
+    let stream = UnixStream::connect(agent.socket()).await.unwrap();
+    let ended = request(stream, "POST", "/v1/drain?waitSeconds=1").await;
+    assert_eq!((ended.status, ended.body.as_str()), (503, "the agent is ending"));
+    let stream = UnixStream::connect(agent.socket()).await.unwrap();
+    assert_eq!(request(stream, "POST", "/v1/drain?waitSeconds=soon").await.status, 400);
 }

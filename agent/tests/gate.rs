@@ -13,6 +13,7 @@ use std::{
 
 use model::{Fate, Step, World, address, any_history, gateway, main_table, planned, prefix};
 use plainroute_agent::{
+    drain::DrainState,
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
     gate::{Announcement, FLUSH_DEADLINE, Gate},
 };
@@ -217,6 +218,24 @@ fn a_dead_link_withdraws_and_a_live_one_brings_back() {
     assert!(bench.holds(0), "it is planned, so the route waits for the link");
     bench.answer();
     assert_eq!(bench.announcement().map(|announcement| prefixes(&announcement)), Some(vec![host(0)]));
+}
+
+#[test]
+fn a_drain_marks_then_withdraws_and_keeps_every_path() {
+    let mut bench = Bench::advertising();
+    bench.gate.handle_drain(DrainState::Draining);
+    let marked = bench.announcement().expect("the same routes, marked");
+    assert_eq!((prefixes(&marked), marked.graceful_shutdown), (vec![host(0)], true));
+    assert_eq!(bench.announcement(), None, "said once");
+
+    bench.gate.handle_drain(DrainState::Drained);
+    let withdrawn = bench.announcement().expect("the withdrawal");
+    assert_eq!((prefixes(&withdrawn), withdrawn.graceful_shutdown), (vec![], false));
+    bench.gate.handle_flushed(withdrawn.ticket);
+    assert!(bench.holds(0), "what is on its way is delivered");
+
+    bench.gate.handle_drain(DrainState::Active);
+    assert_eq!(prefixes(&bench.announcement().expect("the routes again")), [host(0)]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ shortened as long as it stays clear: `plainroute ex 10.20.0.10`.
 ";
 
 /// Which shape each command answers in.
-const ANSWERS: [(&str, &str); 9] = [
+const ANSWERS: [(&str, &str); 10] = [
     ("plainroute peers", "a list of [PeerView](#peerview)"),
     (
         "plainroute routes",
@@ -45,6 +45,7 @@ const ANSWERS: [(&str, &str); 9] = [
     ("plainroute explain", "one [Explanation](#explanation)"),
     ("plainroute plan", "one [Plan](#plan)"),
     ("plainroute check", "one [Health](#health)"),
+    ("plainroute drain", "one [DrainView](#drainview)"),
     ("plainroute config check", "one [Verdict](#verdict)"),
     ("plainroute completions", "text"),
 ];
@@ -73,11 +74,12 @@ const SHAPES: [&str; 21] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 3] = ["Health", "Verdict", "ConfigError"];
+const MORE_SHAPES: [&str; 5] = ["Health", "DrainView", "DrainState", "Verdict", "ConfigError"];
 
 fn shapes() -> Shapes {
     Shapes::read(&[
         include_str!("../src/admin/view.rs"),
+        include_str!("../src/drain.rs"),
         include_str!("../src/plan/mod.rs"),
         include_str!("../src/plan/peer.rs"),
         include_str!("../src/plan/pool.rs"),
@@ -211,6 +213,9 @@ fn answers_have_exactly_the_fields_that_the_reference_lists() {
     agree("Vec<PodView>", json!(answers::pods()));
     agree("Explanation", json!(answers::explanation()));
     agree("Health", json!(answers::sick()));
+    for view in answers::drains() {
+        agree("DrainView", json!(view));
+    }
     for folder in common::scenarios() {
         agree("Plan", json!(common::plan_of(&folder)));
     }

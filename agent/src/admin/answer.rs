@@ -9,9 +9,10 @@ use plainroute_speaker::{AdvertisedRoute, Md5Failures, PeerName, PeerStatus, Rec
 
 use super::{
     Published,
-    view::{FamilyView, Health, KernelRouteView, Md5FailuresView, PeerView, PodView, RouteView},
+    view::{DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView, PeerView, PodView, RouteView},
 };
 use crate::{
+    drain::DrainState,
     fib::{RouteKey, Target},
     plan::{AddressPlan, Delivery, PodPlan},
 };
@@ -237,6 +238,10 @@ impl Fate {
         let peers: Vec<String> = address.advertise.keys().filter(is_advertised).cloned().collect();
         let refusal = match &address.refused {
             Some(reason) => Some((word(reason), reason.to_string())),
+            None if state.drain == DrainState::Drained => Some((
+                "Drained".to_owned(),
+                "the node is drained (plainroute drain --undo takes it back)".to_owned(),
+            )),
             None if !delivered => {
                 Some(("NotDelivered".to_owned(), format!("this node does not deliver: {path}")))
             }
@@ -270,8 +275,24 @@ pub(super) fn word(reason: &crate::plan::Reason) -> String {
     tagged.get("reason").and_then(|word| word.as_str()).unwrap_or("Refused").to_owned()
 }
 
+pub(super) fn drain(state: &Published) -> DrainView {
+    let left = |at: std::time::Instant| at.saturating_duration_since(std::time::Instant::now());
+    DrainView {
+        state: state.drain,
+        // Rounded up: "0" would say that it is over.
+        withdraws_in_seconds: state.withdraws_at.map(|at| left(at).as_millis().div_ceil(1000) as u64),
+        advertised: state.advertised.as_ref().map_or(0, |advertised| advertised.len()),
+    }
+}
+
 pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
     let sources = state.source_problems.iter().map(|(source, problem)| format!("{source}: {problem}"));
+    let drain = match state.drain {
+        DrainState::Active => None,
+        DrainState::Draining => Some("the node is being drained".to_owned()),
+        DrainState::Drained => Some("the node is drained: nothing is advertised".to_owned()),
+    }
+    .into_iter();
     let awaited = state.awaited.iter().map(|what| format!("waiting for the first complete list of {what}"));
     let down = peers.iter().filter(|peer| !peer.is_established()).map(|peer| {
         let why = peer.blocked.as_ref().or(peer.last_error.as_ref());
@@ -287,7 +308,8 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
         started: state.started,
         ready: state.is_ready(),
         awaited: state.awaited.clone(),
-        problems: awaited
+        problems: drain
+            .chain(awaited)
             .chain(sources)
             .chain(down)
             .chain(routes)

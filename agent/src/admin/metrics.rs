@@ -12,6 +12,7 @@ use super::{
     Published, answer,
     view::{Md5FailuresView, PeerView},
 };
+use crate::drain::DrainState;
 
 /// What a scraper must be told the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -171,6 +172,8 @@ fn kernel(registry: &mut Registry, state: &Published) {
 }
 
 fn sources(registry: &mut Registry, state: &Published) {
+    let drained = i64::from(state.drain != DrainState::Active);
+    gauge(registry, "drained", "1 while the node is drained or being drained", drained);
     gauge(
         registry,
         "ready",

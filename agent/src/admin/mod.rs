@@ -1,22 +1,42 @@
 //! What the agent tells: HTTP on its Unix socket for the command line, and metrics on TCP.
 //!
 //! Owner of: both listeners. Inputs: what the main task publishes, and a handle of the speaker. Outputs: answers.
-//! Nothing here changes anything, and nothing on the wire waits for it. Cancelling drops open requests.
+//! Nothing here changes anything itself: a drain is asked of the main task. Nothing on the wire waits for it. Cancelling drops open requests.
 mod answer;
 mod explain;
 mod metrics;
 mod server;
 pub mod view;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub use server::{AdminError, serve};
+use tokio::sync::oneshot;
+
+pub use server::{Access, AdminError, serve};
 
 use crate::{
+    drain::DrainState,
     fib::{Desired, Installed},
     gate::Advertised,
     plan::Plan,
 };
+
+/// What a person asks the main task to do. It answers once it is done or refused.
+#[derive(Debug)]
+pub enum Command {
+    /// Drain the node; withdraw after the wait.
+    Drain {
+        /// How long the peers have to move traffic away.
+        wait: Duration,
+        /// Why it cannot be, if so.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// Take the drain back.
+    Undrain {
+        /// Why it cannot be, if so.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+}
 
 /// The state of the main task, whole and immutable.
 #[derive(Clone, Debug)]
@@ -35,6 +55,10 @@ pub struct Published {
     pub installed: Arc<Installed>,
     /// What is originated; `None` before the first whole plan is in the kernel.
     pub advertised: Option<Arc<Advertised>>,
+    /// How far the node is drained.
+    pub drain: DrainState,
+    /// When its routes will be withdrawn, while it is being drained.
+    pub withdraws_at: Option<std::time::Instant>,
     /// Sources that have not delivered their first complete set.
     pub awaited: Vec<String>,
     /// What is wrong with each source, by its name.
@@ -54,6 +78,8 @@ impl Published {
             desired: Arc::default(),
             installed: Arc::default(),
             advertised: None,
+            drain: DrainState::Active,
+            withdraws_at: None,
             awaited: Vec::new(),
             source_problems: BTreeMap::new(),
             config_applied: None,

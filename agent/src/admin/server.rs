@@ -16,15 +16,16 @@ use axum::{
 };
 use plainroute_speaker::{PeerName, Speaker};
 use serde::Deserialize;
+use std::time::Duration;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, oneshot, watch},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Published, answer, explain, metrics,
-    view::{Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+    Command, Published, answer, explain, metrics,
+    view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
 };
 use crate::plan::{Plan, PoolPlan};
 
@@ -52,15 +53,33 @@ pub enum AdminError {
     },
 }
 
-#[derive(Clone)]
-struct Shared {
-    published: watch::Receiver<Arc<Published>>,
-    speaker: Speaker,
+/// What the answers are made from, and who is asked to do something.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// What the main task tells.
+    pub published: watch::Receiver<Arc<Published>>,
+    /// The speaker, for the state of sessions and the looking glass.
+    pub speaker: Speaker,
+    /// The main task, which does what a person asks for.
+    pub commands: mpsc::Sender<Command>,
 }
 
-impl Shared {
+impl Access {
     fn state(&self) -> Arc<Published> {
         Arc::clone(&self.published.borrow())
+    }
+
+    /// Asks the main task, and tells how the node is once that has taken it in.
+    async fn command(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Command,
+    ) -> Result<Json<DrainView>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let ending = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is ending".to_owned());
+        self.commands.send(command(answer)).await.map_err(|_| ending())?;
+        let done = answered.await.map_err(|_| ending())?;
+        done.map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))?;
+        Ok(Json(answer::drain(&self.state())))
     }
 
     fn peers(&self) -> Vec<PeerView> {
@@ -77,16 +96,14 @@ impl Shared {
 pub async fn serve(
     socket: &Path,
     metrics: SocketAddr,
-    published: watch::Receiver<Arc<Published>>,
-    speaker: Speaker,
+    access: Access,
     cancel: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send + 'static, AdminError> {
-    let shared = Shared { published, speaker };
     let unix = bind_socket(socket).await?;
     let tcp =
         TcpListener::bind(metrics).await.map_err(|error| AdminError::Metrics { address: metrics, error })?;
-    let admin = routes().route("/v1/peers", get(peers)).with_state(shared.clone());
-    let outside = probes().with_state(shared);
+    let admin = routes().route("/v1/peers", get(peers)).with_state(access.clone());
+    let outside = probes().with_state(access);
     let path = socket.to_owned();
     Ok(async move {
         let stop = cancel.clone();
@@ -123,7 +140,7 @@ async fn bind_socket(path: &Path) -> Result<UnixListener, AdminError> {
     Ok(listener)
 }
 
-fn routes() -> Router<Shared> {
+fn routes() -> Router<Access> {
     probes()
         .route("/v1/routes/advertised", get(advertised))
         .route("/v1/routes/received", get(received))
@@ -133,14 +150,15 @@ fn routes() -> Router<Shared> {
         .route("/v1/plan", get(plan))
         .route("/v1/explain", get(explained))
         .route("/v1/check", get(check))
+        .route("/v1/drain", get(drained).post(drain).delete(undrain))
 }
 
 /// What may be asked from outside: metrics and how the agent is.
-fn probes() -> Router<Shared> {
+fn probes() -> Router<Access> {
     Router::new().route("/metrics", get(scrape)).route("/healthz", get(alive)).route("/readyz", get(ready))
 }
 
-async fn peers(State(shared): State<Shared>) -> Json<Vec<PeerView>> {
+async fn peers(State(shared): State<Access>) -> Json<Vec<PeerView>> {
     Json(shared.peers())
 }
 
@@ -154,7 +172,7 @@ struct OfPeer {
 type NotFound = (StatusCode, String);
 
 impl OfPeer {
-    fn names(self, shared: &Shared) -> Result<Vec<PeerName>, NotFound> {
+    fn names(self, shared: &Access) -> Result<Vec<PeerName>, NotFound> {
         let known: Vec<PeerName> = shared.speaker.peers().borrow().keys().cloned().collect();
         match self.peer {
             None => Ok(known),
@@ -169,7 +187,7 @@ impl OfPeer {
 }
 
 async fn advertised(
-    State(shared): State<Shared>,
+    State(shared): State<Access>,
     Query(query): Query<OfPeer>,
 ) -> Result<Json<Vec<RouteView>>, NotFound> {
     let (state, mut views) = (shared.state(), Vec::new());
@@ -181,7 +199,7 @@ async fn advertised(
 }
 
 async fn received(
-    State(shared): State<Shared>,
+    State(shared): State<Access>,
     Query(query): Query<OfPeer>,
 ) -> Result<Json<Vec<RouteView>>, NotFound> {
     let mut views = Vec::new();
@@ -192,19 +210,19 @@ async fn received(
     Ok(Json(views))
 }
 
-async fn kernel(State(shared): State<Shared>) -> Json<Vec<KernelRouteView>> {
+async fn kernel(State(shared): State<Access>) -> Json<Vec<KernelRouteView>> {
     Json(answer::kernel_routes(&shared.state()))
 }
 
-async fn pods(State(shared): State<Shared>) -> Json<Vec<PodView>> {
+async fn pods(State(shared): State<Access>) -> Json<Vec<PodView>> {
     Json(answer::pods(&shared.state()))
 }
 
-async fn pools(State(shared): State<Shared>) -> Json<Vec<PoolPlan>> {
+async fn pools(State(shared): State<Access>) -> Json<Vec<PoolPlan>> {
     Json(shared.state().plan.pools.clone())
 }
 
-async fn plan(State(shared): State<Shared>) -> Json<Plan> {
+async fn plan(State(shared): State<Access>) -> Json<Plan> {
     Json(Plan::clone(&shared.state().plan))
 }
 
@@ -214,15 +232,38 @@ struct About {
     subject: String,
 }
 
-async fn explained(State(shared): State<Shared>, Query(query): Query<About>) -> Json<Explanation> {
+async fn explained(State(shared): State<Access>, Query(query): Query<About>) -> Json<Explanation> {
     Json(explain::explain(&shared.state(), &shared.peers(), &query.subject))
 }
 
-async fn check(State(shared): State<Shared>) -> Json<Health> {
+async fn check(State(shared): State<Access>) -> Json<Health> {
     Json(answer::health(&shared.state(), &shared.peers()))
 }
 
-async fn scrape(State(shared): State<Shared>) -> Response {
+async fn drained(State(shared): State<Access>) -> Json<DrainView> {
+    Json(answer::drain(&shared.state()))
+}
+
+/// `?waitSeconds=N`: how long the peers have to move traffic away.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wait {
+    wait_seconds: u32,
+}
+
+/// What was asked for cannot be done, and why.
+type Refused = (StatusCode, String);
+
+async fn drain(State(shared): State<Access>, Query(query): Query<Wait>) -> Result<Json<DrainView>, Refused> {
+    let wait = Duration::from_secs(u64::from(query.wait_seconds));
+    shared.command(|answer| Command::Drain { wait, answer }).await
+}
+
+async fn undrain(State(shared): State<Access>) -> Result<Json<DrainView>, Refused> {
+    shared.command(|answer| Command::Undrain { answer }).await
+}
+
+async fn scrape(State(shared): State<Access>) -> Response {
     let text = metrics::encode(&shared.state(), &shared.peers());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
@@ -232,7 +273,7 @@ async fn alive() -> &'static str {
     "ok\n"
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
+async fn ready(State(shared): State<Access>) -> Response {
     let state = shared.state();
     if state.is_ready() {
         return "ok\n".into_response();

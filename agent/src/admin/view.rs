@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Delivery;
+use crate::{drain::DrainState, plan::Delivery};
 
 /// One BGP peer of this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -225,6 +225,19 @@ pub struct Step {
     pub ok: bool,
     /// What was found.
     pub text: String,
+}
+
+/// How far the node is drained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainView {
+    /// How far.
+    pub state: DrainState,
+    /// Seconds until the routes are withdrawn, while it is being drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdraws_in_seconds: Option<u64>,
+    /// Routes that are still advertised, each counted once a peer.
+    pub advertised: usize,
 }
 
 /// The answer to `plainroute check`: how the agent itself is, and what is wrong.

@@ -3,7 +3,7 @@ use std::{io, path::Path};
 
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes};
+use hyper::{Method, Request, StatusCode, body::Bytes};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -13,10 +13,15 @@ use super::Asked;
 /// The answer to `path`, parsed. A socket that accepts and then says nothing belongs to an agent that hangs, so
 /// patience has an end.
 pub(super) fn ask<T: DeserializeOwned>(asked: &Asked, path: &str) -> anyhow::Result<T> {
+    tell(asked, Method::GET, path)
+}
+
+/// As [`ask`], by another method: one that changes something.
+pub(super) fn tell<T: DeserializeOwned>(asked: &Asked, method: Method, path: &str) -> anyhow::Result<T> {
     let (socket, patience) = (asked.socket.as_path(), asked.patience);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
-        tokio::time::timeout(patience, fetch(socket, path))
+        tokio::time::timeout(patience, fetch(socket, method, path))
             .await
             .map_err(|_| anyhow!("the agent on {} did not answer within {patience:?}", socket.display()))?
     })?;
@@ -25,9 +30,9 @@ pub(super) fn ask<T: DeserializeOwned>(asked: &Asked, path: &str) -> anyhow::Res
     })
 }
 
-async fn fetch(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
+async fn fetch(socket: &Path, method: Method, path: &str) -> anyhow::Result<Bytes> {
     let stream = UnixStream::connect(socket).await.map_err(|error| no_agent(socket, &error))?;
-    let (status, body) = exchange(stream, path)
+    let (status, body) = exchange(stream, method, path)
         .await
         .with_context(|| format!("who answers on {} does not speak like an agent", socket.display()))?;
     match String::from_utf8_lossy(&body).trim() {
@@ -37,9 +42,13 @@ async fn fetch(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
     }
 }
 
-async fn exchange(stream: UnixStream, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn exchange(stream: UnixStream, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(hyper::header::HOST, "plainroute").body(Empty::<Bytes>::new())?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "plainroute")
+        .body(Empty::<Bytes>::new())?;
     // It ends with the runtime; an error of the connection shows up as one of the request.
     tokio::spawn(connection);
     let response = sender.send_request(request).await?;

@@ -42,6 +42,8 @@ enum Command {
     Plan(Plan),
     /// Say whether all is well, and what is not; 1 if something is not
     Check(Asked),
+    /// Move traffic away from this node: mark its routes, wait, withdraw them; 1 while routes are still told
+    Drain(Drain),
     /// Look at configuration files
     Config(Config),
     /// Print a completion script
@@ -134,6 +136,18 @@ struct Plan {
 }
 
 #[derive(Debug, Args)]
+struct Drain {
+    /// Take the drain back: advertise again
+    #[arg(long)]
+    undo: bool,
+    /// How long the peers have to move traffic away before the routes are withdrawn
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "undo")]
+    wait: u32,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
 struct Config {
     #[command(subcommand)]
     command: ConfigCommand,
@@ -184,6 +198,7 @@ pub fn run() -> ExitCode {
         Command::Pools(asked) => show::pools(&asked),
         Command::Explain(explain) => show::explain(&explain),
         Command::Check(asked) => show::check(&asked),
+        Command::Drain(drain) => show::drain(&drain),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

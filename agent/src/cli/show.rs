@@ -1,14 +1,16 @@
 //! The commands that ask the agent. Each tells whether what it shows is healthy.
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::bail;
+use hyper::Method;
 
 use super::{
-    Asked, Explain, Output, Routes, Which, client,
+    Asked, Drain, Explain, Output, Routes, Which, client,
     output::{Rows, ago, or_dash, print, print_rows, print_value},
 };
 use crate::{
-    admin::view::{Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+    admin::view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+    drain::DrainState,
     plan::{Delivery, Plan, PoolPlan},
 };
 
@@ -119,6 +121,32 @@ pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
         }
     }
     Ok(health.ready && health.problems.is_empty())
+}
+
+/// Asks for it, then waits until it is done, so that a script can go on to work on the node.
+pub(super) fn drain(drain: &Drain) -> anyhow::Result<bool> {
+    let asked = &drain.asked;
+    let mut view: DrainView = if drain.undo {
+        client::tell(asked, Method::DELETE, "/v1/drain")?
+    } else {
+        client::tell(asked, Method::POST, &format!("/v1/drain?waitSeconds={}", drain.wait))?
+    };
+    if let (Some(seconds), Output::Table | Output::Wide) = (view.withdraws_in_seconds, asked.output) {
+        print(&format!(
+            "{} routes are marked as about to go (GRACEFUL_SHUTDOWN); they are withdrawn in {seconds} s\n",
+            view.advertised
+        ))?;
+    }
+    while view.state == DrainState::Draining {
+        std::thread::sleep(Duration::from_millis(100));
+        view = client::ask(asked, "/v1/drain")?;
+    }
+    match (asked.output, view.state) {
+        (Output::Json | Output::Yaml, _) => print_value(&view, asked.output)?,
+        (_, DrainState::Active) => print(&format!("active: {} routes are advertised\n", view.advertised))?,
+        (_, DrainState::Draining | DrainState::Drained) => print("drained: nothing is advertised\n")?,
+    }
+    Ok(drain.undo || view.advertised == 0)
 }
 
 /// Percent-encodes what could end or split a query; names and addresses mostly pass as they are.

@@ -24,12 +24,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 pub use start::{LogFormat, main, node_name};
 
 use crate::{
-    admin::Published,
+    admin::{Command, Published},
+    drain::Drain,
     fib::{self, Desired, Installed},
     gate::{Announcement, Gate},
     index::{Awaited, Index},
@@ -46,6 +47,7 @@ use peers::PeersInForce;
 /// Who originates Pod routes in the speaker.
 const OWNER: &str = "pods";
 
+type Answer = (tokio::sync::oneshot::Sender<Result<(), String>>, Result<(), String>);
 type Flushes = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = u64> + Send>>>;
 
 /// What the main task hears.
@@ -53,6 +55,7 @@ struct Inputs {
     feeds: mpsc::Receiver<Feed>,
     installed: watch::Receiver<Arc<Installed>>,
     passwords: watch::Receiver<Arc<Passwords>>,
+    commands: mpsc::Receiver<Command>,
 }
 
 /// Whom the main task tells.
@@ -86,14 +89,19 @@ struct Agent {
     /// The announcements that not every peer has taken yet.
     flushes: Flushes,
     journal: Journal,
+    drain: Drain,
     outputs: Outputs,
 }
 
 impl Agent {
     fn new(node: String, config: AgentConfigSpec, awaited: Vec<Awaited>, outputs: Outputs) -> Agent {
         let routing = &config.routing;
+        let drain = Drain::open(&config.state_dir);
+        let mut gate = Gate::new(routing.table.number(), routing.import_table.number());
+        gate.handle_drain(drain.state());
         Agent {
-            gate: Gate::new(routing.table.number(), routing.import_table.number()),
+            gate,
+            drain,
             node,
             config,
             config_changed: false,
@@ -116,14 +124,14 @@ impl Agent {
         inputs: Inputs,
         kernel: &mut tokio::task::JoinHandle<Result<(), fib::FibError>>,
     ) -> anyhow::Result<()> {
-        let Inputs { mut feeds, mut installed, mut passwords } = inputs;
+        let Inputs { mut feeds, mut installed, mut passwords, mut commands } = inputs;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut learned = self.outputs.speaker.learned();
         let mut peers = self.outputs.speaker.peers();
         loop {
             let wake = self.next_wake();
-            let mut replan = false;
+            let (mut replan, mut answer) = (false, None);
             tokio::select! {
                 Some(feed) = feeds.recv() => {
                     replan = self.index.handle(feed);
@@ -151,9 +159,14 @@ impl Agent {
                     self.passwords = Arc::clone(&passwords.borrow_and_update());
                     self.apply_peers().await;
                 }
+                Some(command) = commands.recv() => {
+                    answer = Some(self.handle_command(command));
+                }
                 Some(ticket) = self.flushes.next() => self.gate.handle_flushed(ticket),
                 () = tokio::time::sleep_until(wake.into()) => {
                     replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now());
+                    self.drain.handle_timeout(Instant::now());
+                    self.gate.handle_drain(self.drain.state());
                     for prefix in self.gate.handle_timeout(Instant::now()) {
                         warn!(%prefix, "a peer did not take the withdrawal in time; its path is given up");
                     }
@@ -173,7 +186,28 @@ impl Agent {
             }
             self.carry_out().await;
             self.publish();
+            if let Some((answer, result)) = answer {
+                // Whoever asked may be gone.
+                let _ = answer.send(result);
+            }
         }
+    }
+
+    /// Does what a person asks for. The answer goes out once it is carried out and published.
+    fn handle_command(&mut self, command: Command) -> Answer {
+        let (result, answer) = match command {
+            Command::Drain { wait, answer } => {
+                info!(?wait, "drain: routes are marked with GRACEFUL_SHUTDOWN, then withdrawn");
+                (self.drain.begin(Instant::now(), wait), answer)
+            }
+            Command::Undrain { answer } => {
+                info!("the drain is taken back");
+                (self.drain.undo(), answer)
+            }
+        };
+        self.gate.handle_drain(self.drain.state());
+        let state_dir = self.config.state_dir.display().to_string();
+        (answer, result.map_err(|error| format!("the drain cannot be remembered in {state_dir}: {error}")))
     }
 
     /// When something is due although nobody says anything.
@@ -185,7 +219,7 @@ impl Agent {
         });
         let settle = self.started + self.restart_time;
         let settle = (self.planned && settle > Instant::now()).then_some(settle);
-        [Some(far), due, settle, self.gate.poll_timeout(), self.peers.retry_at()]
+        [Some(far), due, settle, self.gate.poll_timeout(), self.peers.retry_at(), self.drain.poll_timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -276,13 +310,15 @@ impl Agent {
     }
 
     async fn announce(&mut self, announcement: Announcement) {
-        let Announcement { ticket, routes } = announcement;
+        let Announcement { ticket, routes, graceful_shutdown } = announcement;
         self.journal.announcement(self.outputs.published.borrow().advertised.as_deref(), &routes);
         let mut shared: BTreeMap<&crate::plan::RouteAttributes, Arc<OriginAttributes>> = BTreeMap::new();
         let originated = routes.iter().map(|((peer, prefix), attributes)| Originated {
             peer: peer.clone(),
             prefix: *prefix,
-            attributes: Arc::clone(shared.entry(attributes).or_insert_with(|| Arc::new(attributes.into()))),
+            attributes: Arc::clone(shared.entry(attributes).or_insert_with(|| {
+                Arc::new(OriginAttributes { drain: graceful_shutdown, ..attributes.into() })
+            })),
         });
         let receipt: Receipt = self.outputs.speaker.originate(OWNER, originated.collect()).await;
         // End-of-RIB is released once: what stands in the first announcement is all that there is.
@@ -317,6 +353,8 @@ impl Agent {
             state.plan = Arc::clone(&self.plan);
             state.desired = Arc::clone(self.gate.desired());
             state.installed = Arc::clone(self.gate.installed());
+            state.drain = self.drain.state();
+            state.withdraws_at = self.drain.poll_timeout();
             state.awaited = awaited;
             state.source_problems = problems;
         });

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{Agent, Inputs, Outputs};
 use crate::{
-    admin::{self, Published},
+    admin::{self, Access, Published},
     fib::{self, Desired, FibConfig, Installed},
     incarnation,
     index::Awaited,
@@ -125,8 +125,9 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
     let (published, published_in) =
         watch::channel(Arc::new(Published::new(node.clone(), routing.table.number())));
     let listen = config.metrics.listen;
-    let serving =
-        admin::serve(&config.admin_socket, listen, published_in, speaker.clone(), cancel.clone()).await?;
+    let (commands_out, commands) = mpsc::channel(1);
+    let access = Access { published: published_in, speaker: speaker.clone(), commands: commands_out };
+    let serving = admin::serve(&config.admin_socket, listen, access, cancel.clone()).await?;
     let serving = tokio::spawn(serving);
 
     let (feeds, feeds_in) = mpsc::channel(FEEDS);
@@ -141,7 +142,7 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
     let secret_source = Secrets::new(secrets_in, passwords_out, kubernetes.clone());
     let awaited = start_sources(files, secret_source, kubernetes, feeds, &cancel);
 
-    let inputs = Inputs { feeds: feeds_in, installed, passwords };
+    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands };
     let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets };
     let mut agent = Agent::new(node, config, awaited, outputs);
     let result = agent.serve(inputs, &mut kernel).await;

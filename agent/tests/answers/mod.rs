@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use plainroute_agent::{
     admin::view::{
-        AddressExplanation, Explanation, FamilyView, Health, KernelRouteView, Md5FailuresView, PeerView,
-        PodView, RouteView, Step,
+        AddressExplanation, DrainView, Explanation, FamilyView, Health, KernelRouteView, Md5FailuresView,
+        PeerView, PodView, RouteView, Step,
     },
+    drain::DrainState,
     plan::{Delivery, InterfaceSource},
 };
 
@@ -250,4 +251,13 @@ pub(crate) fn sound() -> Health {
         awaited: Vec::new(),
         problems: Vec::new(),
     }
+}
+
+/// A node at every step of a drain.
+pub(crate) fn drains() -> Vec<DrainView> {
+    vec![
+        DrainView { state: DrainState::Active, withdraws_in_seconds: None, advertised: 4 },
+        DrainView { state: DrainState::Draining, withdraws_in_seconds: Some(10), advertised: 4 },
+        DrainView { state: DrainState::Drained, withdraws_in_seconds: None, advertised: 0 },
+    ]
 }

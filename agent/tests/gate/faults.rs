@@ -133,7 +133,11 @@ impl Subject for Faulty {
         if self.fault == Fault::StartsOver && std::mem::take(&mut self.fresh_plan) && !self.told.is_empty() {
             self.told.clear();
             self.ticket += 1;
-            return Some(Announcement { ticket: self.ticket, routes: Advertised::new() });
+            return Some(Announcement {
+                ticket: self.ticket,
+                routes: Advertised::new(),
+                graceful_shutdown: false,
+            });
         }
         let mut announcement = self.gate.poll_announcement(now)?;
         match self.fault {

@@ -3,9 +3,10 @@
 //! Loopback addresses would do for TCP, but a route through one is refused (RFC 4271 section 6.3), so each test
 //! gives itself addresses on `lo` where nobody else sees them. That needs the right to make a namespace, i.e. root.
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     io::Write,
-    net::{IpAddr, Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr},
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -172,7 +173,10 @@ pub(crate) async fn within_deadline<T>(future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.expect("within the deadline")
 }
 
+/// A port of the test's own. Nobody else is in its namespace, and connections take theirs from 32768 on.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    thread_local! {
+        static NEXT: Cell<u16> = const { Cell::new(20_000) };
+    }
+    NEXT.replace(NEXT.get() + 1)
 }

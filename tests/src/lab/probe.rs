@@ -1,6 +1,7 @@
-//! Numbered UDP packets from one node to another and back, to count what a change loses.
+//! Numbered UDP packets from one node or namespace to another and back, to count what a change loses.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use serde::Serialize;
 
 use super::Lab;
 use super::expect::Probe;
-use crate::netns::wait_until;
+use crate::netns::{Netns, wait_until};
 
 const EVERY: Duration = Duration::from_millis(5);
 /// How often a thread that waits for a packet looks up.
@@ -39,8 +40,9 @@ pub struct Count {
 
 /// A probe under way: one thread sends, one takes the answers, one at the other end gives them.
 #[derive(Debug)]
-pub(crate) struct Running {
-    probe: Probe,
+pub struct Running {
+    from: String,
+    to: IpAddr,
     stop: Arc<AtomicBool>,
     /// How many answers there are to wait for; 0 while packets are sent.
     awaited: Arc<AtomicU64>,
@@ -57,30 +59,41 @@ struct Answers {
 }
 
 impl Running {
-    /// Starts both ends; returns once the first answer came.
+    /// Between two nodes of a lab; returns once the first answer came.
     pub(crate) fn start(lab: &Lab, probe: &Probe) -> Result<Running> {
-        let any = match probe.to {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let target = SocketAddr::new(probe.to, PORT);
+        let (any, target) = ends(probe.to);
         // Bound to the address itself, so that the answer comes from there.
-        let server = lab
-            .node(&probe.at)?
-            .within(|| UdpSocket::bind(target))?
-            .with_context(|| format!("bind {target}"))?;
-        let client = lab.node(&probe.from)?.within(|| UdpSocket::bind((any, 0)))?.context("bind")?;
+        let server = lab.node(&probe.at)?.within(|| UdpSocket::bind(target))?;
+        let client = lab.node(&probe.from)?.within(|| UdpSocket::bind(any))?;
+        Running::over(&probe.from, client, server, target)
+    }
+
+    /// From one namespace to an address of another; returns once the first answer came.
+    pub fn between(from: &Netns, at: &Netns, to: IpAddr) -> Result<Running> {
+        let (any, target) = ends(to);
+        let server = at.within(|| UdpSocket::bind(target));
+        let client = from.within(|| UdpSocket::bind(any));
+        Running::over(from.name(), client, server, target)
+    }
+
+    fn over(
+        from: &str,
+        client: io::Result<UdpSocket>,
+        server: io::Result<UdpSocket>,
+        target: SocketAddr,
+    ) -> Result<Running> {
+        let server = server.with_context(|| format!("bind {target}"))?;
+        let client = client.context("bind")?;
         server.set_read_timeout(Some(TICK))?;
         client.set_read_timeout(Some(TICK))?;
-        wait_until(
-            &format!("the first answer of {target} to {}", probe.from),
-            Duration::from_secs(5),
-            || exchange(&client, &server, target).map_err(|error| error.to_string()),
-        )?;
+        wait_until(&format!("the first answer of {target} to {from}"), Duration::from_secs(5), || {
+            exchange(&client, &server, target).map_err(|error| error.to_string())
+        })?;
         let (stop, awaited) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let answers = client.try_clone()?;
         Ok(Running {
-            probe: probe.clone(),
+            from: from.to_owned(),
+            to: target.ip(),
             stop: stop.clone(),
             awaited: awaited.clone(),
             echo: std::thread::spawn({
@@ -93,7 +106,7 @@ impl Running {
     }
 
     /// Stops sending, waits for the last answers, and counts.
-    pub(crate) fn finish(self) -> Result<Count> {
+    pub fn finish(self) -> Result<Count> {
         self.stop.store(true, Ordering::Relaxed);
         let panicked = |_| anyhow::anyhow!("the probe panicked");
         let sent = self.sender.join().map_err(panicked)?;
@@ -101,8 +114,8 @@ impl Running {
         let Answers { numbers, longest_gap } = self.receiver.join().map_err(panicked)?;
         self.echo.join().map_err(panicked)?;
         Ok(Count {
-            from: self.probe.from,
-            to: self.probe.to,
+            from: self.from,
+            to: self.to,
             sent,
             lost: sent.saturating_sub(u64::try_from(numbers.len())?),
             longest_gap_milliseconds: u64::try_from(longest_gap.as_millis())?,
@@ -110,8 +123,17 @@ impl Running {
     }
 }
 
+/// What the asking and the answering socket are bound to.
+fn ends(to: IpAddr) -> (SocketAddr, SocketAddr) {
+    let any = match to {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    (SocketAddr::new(any, 0), SocketAddr::new(to, PORT))
+}
+
 /// One packet there and back: number 0, which is not counted.
-fn exchange(client: &UdpSocket, server: &UdpSocket, target: SocketAddr) -> std::io::Result<()> {
+fn exchange(client: &UdpSocket, server: &UdpSocket, target: SocketAddr) -> io::Result<()> {
     let mut buffer = [0; 8];
     client.send_to(&0_u64.to_be_bytes(), target)?;
     let (_, from) = server.recv_from(&mut buffer)?;

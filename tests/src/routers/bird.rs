@@ -20,8 +20,14 @@ impl Bird {
     pub fn launch(netns: &Netns, config: &str) -> Result<Bird> {
         let instance = Instance::new(netns, "bird")?;
         instance.write("bird.conf", config)?;
-        let daemon = start(&instance)?;
+        let daemon = start(&instance, &[])?;
         Ok(Bird { instance, daemon })
+    }
+
+    /// Starts again as one whose routes in the kernel are still there (RFC 4724: the R and F bits are set).
+    pub fn recover(&mut self) -> Result<()> {
+        self.daemon = start(&self.instance, &["-R"])?;
+        Ok(())
     }
 
     /// A birdc command's output.
@@ -66,15 +72,17 @@ impl Router for Bird {
     }
 
     fn start(&mut self) -> Result<()> {
-        self.daemon = start(&self.instance)?;
+        self.daemon = start(&self.instance, &[])?;
         Ok(())
     }
 }
 
-fn start(instance: &Instance) -> Result<Daemon> {
+fn start(instance: &Instance, more: &[&str]) -> Result<Daemon> {
     let _ = std::fs::remove_file(instance.path("ctl"));
     let (config, ctl, pid) = (instance.arg("bird.conf"), instance.arg("ctl"), instance.arg("pid"));
-    let mut daemon = instance.spawn(&["bird", "-f", "-c", &config, "-s", &ctl, "-P", &pid], "bird.log")?;
+    let mut argv = vec!["bird", "-f", "-c", &config, "-s", &ctl, "-P", &pid];
+    argv.extend(more);
+    let mut daemon = instance.spawn(&argv, "bird.log")?;
     await_ready(&mut daemon, "bird", || birdc(instance, "show status").map(drop))?;
     Ok(daemon)
 }

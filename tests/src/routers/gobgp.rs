@@ -24,8 +24,14 @@ impl Gobgp {
     pub fn launch(netns: &Netns, config: &str) -> Result<Gobgp> {
         let instance = Instance::new(netns, "gobgp")?;
         instance.write("gobgpd.toml", config)?;
-        let daemon = start(&instance)?;
+        let daemon = start(&instance, &[])?;
         Ok(Gobgp { instance, daemon })
+    }
+
+    /// Starts again as one that restarts gracefully (RFC 4724: the R bit is set).
+    pub fn recover(&mut self) -> Result<()> {
+        self.daemon = start(&self.instance, &["-r"])?;
+        Ok(())
     }
 
     /// A gobgp command's output.
@@ -101,15 +107,17 @@ impl Router for Gobgp {
     }
 
     fn start(&mut self) -> Result<()> {
-        self.daemon = start(&self.instance)?;
+        self.daemon = start(&self.instance, &[])?;
         Ok(())
     }
 }
 
-fn start(instance: &Instance) -> Result<Daemon> {
+fn start(instance: &Instance, more: &[&str]) -> Result<Daemon> {
     let _ = std::fs::remove_file(instance.path("api.sock"));
     let (config, api) = (instance.arg("gobgpd.toml"), format!("unix://{}", instance.arg("api.sock")));
-    let mut daemon = instance.spawn(&["gobgpd", "-f", &config, "--api-hosts", &api], "gobgpd.log")?;
+    let mut argv = vec!["gobgpd", "-f", &config, "--api-hosts", &api];
+    argv.extend(more);
+    let mut daemon = instance.spawn(&argv, "gobgpd.log")?;
     // Asked before the socket is there, the command waits for a second.
     await_ready(&mut daemon, "gobgpd", || {
         super::exists(&instance.path("api.sock"))?;

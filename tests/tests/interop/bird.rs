@@ -28,7 +28,7 @@ scenarios!(Bird:
     our_as_is_refused_where_another_is_expected,
 );
 
-fn config(setup: Setup) -> Result<String> {
+pub(crate) fn config(setup: Setup) -> Result<String> {
     let mut text = format!(
         "router id {ROUTER_V4};\nlog stderr all;\nprotocol device {{}}\ntemplate bgp node {{\n\
          connect retry time 1;\nconnect delay time 1;\nerror wait time 1, 2;\ngraceful restart {};\n",

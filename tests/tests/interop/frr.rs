@@ -28,7 +28,7 @@ scenarios!(Frr:
     our_as_is_refused_where_another_is_expected,
 );
 
-fn config(setup: Setup) -> Result<String> {
+pub(crate) fn config(setup: Setup) -> Result<String> {
     let mut text = format!(
         "log stdout\nfrr defaults datacenter\nrouter bgp {ROUTER_ASN}\n bgp router-id {ROUTER_V4}\n \
          no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n"

@@ -26,7 +26,7 @@ scenarios!(Gobgp:
     our_as_is_refused_where_another_is_expected,
 );
 
-fn config(setup: Setup) -> Result<String> {
+pub(crate) fn config(setup: Setup) -> Result<String> {
     let mut text = format!("[global.config]\nas = {ROUTER_ASN}\nrouter-id = \"{ROUTER_V4}\"\n");
     for session in setup.sessions.list() {
         let interface = if session.link_local { "%eth0" } else { "" };

@@ -10,6 +10,7 @@ mod frr;
 mod gobgp;
 mod node;
 mod openbgpd;
+mod restart;
 mod scenario;
 
 use std::net::IpAddr;

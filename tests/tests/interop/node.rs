@@ -9,12 +9,12 @@ use std::thread::JoinHandle;
 use plainroute_bgp::session::{GracefulRestartConfig, State};
 use plainroute_bgp::{AfiSafi, Asn, HoldTime, Prefix, RouterId};
 use plainroute_speaker::{
-    OriginAttributes, Originated, PeerConfig, PeerName, PeerStatus, ReceivedRoute, Speaker, SpeakerConfig,
-    StopMode,
+    Learned, OriginAttributes, Originated, PeerConfig, PeerName, PeerStatus, ReceivedRoute, Speaker,
+    SpeakerConfig, StopMode,
 };
 use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::Family;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{DEADLINE, Neighbour, OUR_ASN, OUR_V4, ROUTER_ASN, Session, Sessions, ip, router_address};
 
@@ -125,6 +125,11 @@ impl Node {
 
     pub(crate) fn initial_sync_done(&self) {
         self.speaker.initial_sync_done();
+    }
+
+    /// The routes for the kernel, as they change.
+    pub(crate) fn learned(&self) -> watch::Receiver<Arc<Learned>> {
+        self.speaker.learned()
     }
 
     pub(crate) fn status(&self, family: Family) -> PeerStatus {

@@ -17,12 +17,13 @@ use crate::{
     ip, our_address, router_address,
 };
 
-const ONE: [&str; 2] = ["10.20.0.10/32", "fd20::10/128"];
-const TWO: [&str; 2] = ["10.20.0.11/32", "fd20::11/128"];
-const BOTH: [&str; 4] = [ONE[0], TWO[0], ONE[1], TWO[1]];
+pub(crate) const ONE: [&str; 2] = ["10.20.0.10/32", "fd20::10/128"];
+pub(crate) const TWO: [&str; 2] = ["10.20.0.11/32", "fd20::11/128"];
+pub(crate) const BOTH: [&str; 4] = [ONE[0], TWO[0], ONE[1], TWO[1]];
 
 /// A process that follows another, whose routes in the kernel are still there.
-const RESTARTED: SpeakerConfig = SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL };
+pub(crate) const RESTARTED: SpeakerConfig =
+    SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL };
 
 /// The tests of one router: the scenarios that are named.
 macro_rules! scenarios {
@@ -35,14 +36,14 @@ macro_rules! scenarios {
 }
 pub(crate) use scenarios;
 
-fn of(family: Family, prefixes: [&'static str; 2]) -> &'static str {
+pub(crate) fn of(family: Family, prefixes: [&'static str; 2]) -> &'static str {
     match family {
         Family::V4 => prefixes[0],
         Family::V6 => prefixes[1],
     }
 }
 
-fn plain() -> OriginAttributes {
+pub(crate) fn plain() -> OriginAttributes {
     OriginAttributes::default()
 }
 
@@ -53,7 +54,7 @@ fn ours(table: &Table) -> Vec<String> {
 }
 
 /// Waits until the router has exactly these prefixes from us, both families, through our addresses.
-fn await_table<R: Neighbour>(router: &R, prefixes: &[&str]) {
+pub(crate) fn await_table<R: Neighbour>(router: &R, prefixes: &[&str]) {
     for family in FAMILIES {
         let mut expected: Vec<&str> =
             prefixes.iter().copied().filter(|p| p.contains(':') == (family == Family::V6)).collect();
@@ -64,7 +65,7 @@ fn await_table<R: Neighbour>(router: &R, prefixes: &[&str]) {
 }
 
 /// Both ends say Established, of the usual sessions.
-fn await_established<R: Neighbour>(node: &Node, router: &R) {
+pub(crate) fn await_established<R: Neighbour>(node: &Node, router: &R) {
     await_sessions(node, router, Sessions::OnePerFamily);
 }
 
@@ -76,7 +77,7 @@ fn await_sessions<R: Neighbour>(node: &Node, router: &R, sessions: Sessions) {
     }
 }
 
-fn accept_default(config: &mut PeerConfig) {
+pub(crate) fn accept_default(config: &mut PeerConfig) {
     let rule = |family| {
         let prefix: Prefix = default_route(family).parse().unwrap();
         ImportRule { prefix, ge: Some(0), le: Some(0), install: true }
@@ -264,12 +265,12 @@ pub(crate) fn our_crash_keeps_the_routes<R: Neighbour>() {
     comes_back_complete(&link, &router);
 }
 
-fn graceful<R: Neighbour>() -> BTreeMap<PeerName, PeerConfig> {
+pub(crate) fn graceful<R: Neighbour>() -> BTreeMap<PeerName, PeerConfig> {
     peers::<R>(|config| config.graceful_restart = Some(GRACEFUL))
 }
 
 /// A node whose routes the router has and knows to be restartable.
-fn graceful_node<R: Neighbour>() -> (Link, R, Node) {
+pub(crate) fn graceful_node<R: Neighbour>() -> (Link, R, Node) {
     let link = Link::new();
     let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
     let node = Node::with(&link.ours, graceful::<R>());

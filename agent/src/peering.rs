@@ -1,7 +1,7 @@
 //! From a planned peer to what the speaker is told: the step at which a secret's name becomes its value.
 use std::time::Duration;
 
-use plainroute_bgp::session::GracefulRestartConfig;
+use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig};
 use plainroute_config::{PeerTarget, Secret};
 use plainroute_speaker::{ImportRule, Password, PeerConfig};
 
@@ -57,6 +57,11 @@ fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
         prefix: rule.cidr.prefix(),
         ge: Some(*lengths.start()),
         le: Some(*lengths.end()),
+        communities: rule.communities.iter().map(|community| **community).collect(),
+        large_communities: rule.large_communities.iter().map(|community| **community).collect(),
+        as_path: rule.as_path.map(AsPathFilter::from).unwrap_or_default(),
+        action: rule.action.into(),
+        local_pref: rule.local_preference,
         install: rule.install,
     }
 }

@@ -102,10 +102,11 @@ fn word(reason: &Reason) -> &'static str {
         Reason::ReadyTooShort { .. } => "ReadyTooShort",
         Reason::NoAdvertisement => "NoAdvertisement",
         Reason::NoPeer => "NoPeer",
+        Reason::RefusedByExport { .. } => "RefusedByExport",
     }
 }
 
-const REASONS: usize = 16;
+const REASONS: usize = 17;
 
 #[test]
 fn the_scenarios_cover_every_reason_and_it_serializes_as_its_word() {
@@ -151,7 +152,7 @@ fn fields(value: &Value, into: &mut BTreeSet<String>) {
                 into.insert(key.clone());
                 match key.as_str() {
                     "matchLabels" => {}
-                    "advertise" => {
+                    "advertise" | "withheld" => {
                         value.as_object().into_iter().flatten().for_each(|(_, value)| fields(value, into))
                     }
                     _ => fields(value, into),

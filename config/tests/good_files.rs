@@ -1,10 +1,13 @@
 //! What the contract promises is accepted, means what it says, and survives being written and read again.
 use std::net::IpAddr;
 
-use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime};
+use plainroute_bgp::{
+    AfiSafi, Asn, Families, HoldTime,
+    policy::{self, Action, AsPathFilter},
+};
 use plainroute_config::{
     AdvertisementType, BgpPeerSpec, EgressAddresses, Input, Loaded, Object, PeerTarget, Phase, RouteTable,
-    Secret, load, load_inputs,
+    RuleAction, Secret, load, load_inputs,
 };
 
 fn good(name: &str) -> Loaded {
@@ -51,6 +54,21 @@ fn the_contracts_sample_is_accepted() {
     );
     assert!(matches!(peer.secret(), Some(Secret::Ref(secret)) if secret.key == "password"));
     assert_eq!(peer.import[0].lengths(), 0..=0);
+    assert_eq!((peer.import[0].action, peer.import[0].as_path), (RuleAction::Accept, None));
+    assert_eq!((peer.import[1].lengths(), peer.import[1].local_preference), (8..=24, Some(200)));
+    let as_path = AsPathFilter::from(peer.import[1].as_path.unwrap());
+    assert_eq!((as_path.originated_by, as_path.max_length), (Asn::new(64601), Some(3)));
+    assert_eq!(peer.import[2].action, RuleAction::Reject);
+    let [first, second] = &peer.export.as_deref().unwrap() else { panic!("two export rules") };
+    let first = policy::ExportRule::try_from(first).unwrap();
+    assert_eq!(first.filter.prefixes.to_string(), "10.20.0.0/24 ge 32 le 32");
+    assert_eq!(
+        (first.filter.communities[0].to_string().as_str(), first.action),
+        ("64512:100", Action::Accept)
+    );
+    let second = policy::ExportRule::try_from(second).unwrap();
+    assert_eq!(second.filter.prefixes.to_string(), "2001:db8::/32 ge 128 le 128");
+    assert_eq!(second.action, Action::Reject);
 }
 
 #[test]
@@ -60,7 +78,7 @@ fn what_is_left_out_has_the_contracts_default() {
     let mut peer = peer(&minimal);
     assert_eq!(*peer.peer_asn, Asn::new(4_200_000_000).unwrap());
     assert_eq!((peer.secret(), peer.bfd, peer.families()), (None, None, Families::ALL));
-    assert!(peer.import.is_empty());
+    assert!(peer.import.is_empty() && peer.export.is_none());
     assert_eq!((peer.target(), peer.scope()), (PeerTarget::Address(ip("fe80::1")), Some("eth0")));
     // Apart from what names that very peer, and the pause between attempts to connect (docs/adr/0005), the minimal
     // peer is the contract's.

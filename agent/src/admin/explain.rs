@@ -91,6 +91,7 @@ fn steps(
             let to: Vec<&str> = address.advertise.keys().map(String::as_str).collect();
             let by = address.advertised_by.join(", ");
             steps.push(yes(format!("BGPAdvertisement {by} takes it to {}", to.join(", "))));
+            steps.extend(address.withheld.values().map(|reason| no(reason.to_string())));
         }
     }
     steps.push(Step { ok: fate.delivered, text: format!("the kernel's path: {}", fate.path) });

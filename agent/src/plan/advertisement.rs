@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use plainroute_bgp::{AfiSafi, Community, LargeCommunity};
+use plainroute_bgp::{Community, LargeCommunity, Prefix};
 use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod, Withdraw};
 use plainroute_speaker::OriginAttributes;
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ impl RouteAttributes {
 /// One Pod address that asks to be advertised.
 pub(super) struct Candidate<'a> {
     pub(super) pod: &'a Pod,
-    pub(super) family: AfiSafi,
+    pub(super) prefix: Prefix,
     pub(super) namespace_labels: &'a Labels,
     pub(super) pool_labels: &'a Labels,
 }
@@ -61,6 +61,8 @@ pub(super) struct Candidate<'a> {
 pub(super) struct Selected {
     pub(super) by: Vec<String>,
     pub(super) routes: BTreeMap<String, RouteAttributes>,
+    /// The peers that an advertisement selects and that do not get it, and why.
+    pub(super) withheld: BTreeMap<String, Reason>,
     pub(super) refused: Option<Reason>,
     pub(super) next_change: Option<Timestamp>,
 }
@@ -89,18 +91,34 @@ pub(super) fn select(
             continue;
         }
         selected.by.push(advertisement.name().to_owned());
-        for peer in peers.selected(&spec.peer_selector, candidate.family) {
+        for peer in peers.selected(&spec.peer_selector, candidate.prefix.family()) {
             selected.routes.entry(peer.to_owned()).or_default().merge(advertisement);
         }
     }
+    selected.withhold(candidate.prefix, peers);
     if selected.routes.is_empty() {
+        let by_export = selected.withheld.values().next();
         selected.refused = Some(match (held_back, selected.by.is_empty()) {
             (Some(reason), true) => reason,
             (None, true) => Reason::NoAdvertisement,
-            (_, false) => Reason::NoPeer,
+            (_, false) => by_export.cloned().unwrap_or(Reason::NoPeer),
         });
     }
     selected
+}
+
+impl Selected {
+    /// Asks the export rules, once it is known which communities all advertisements together give the route.
+    fn withhold(&mut self, prefix: Prefix, peers: &Peers<'_>) {
+        let refused = self.routes.extract_if(.., |peer, route| {
+            let communities: Vec<Community> = route.communities.iter().map(|community| **community).collect();
+            let large: Vec<LargeCommunity> =
+                route.large_communities.iter().map(|community| **community).collect();
+            let policy = peers.export_policy(peer);
+            policy.is_some_and(|policy| !policy.permits(prefix, &communities, &large))
+        });
+        self.withheld = refused.map(|(peer, _)| (peer.clone(), Reason::RefusedByExport { peer })).collect();
+    }
 }
 
 /// Why the Pod's own state keeps it back, and when that ends by itself.

@@ -1,7 +1,10 @@
 //! Which BGPPeers serve this node, and who we are towards each.
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use plainroute_bgp::{AfiSafi, Asn, RouterId};
+use plainroute_bgp::{
+    AfiSafi, Asn, RouterId,
+    policy::{ExportPolicy, ExportRule},
+};
 use plainroute_config::{
     BgpPeer, BgpPeerSpec, DiscoveryMode, LabelSelector, Labels, Node, Parsed, PeerTarget, annotation,
 };
@@ -51,6 +54,8 @@ impl PeerPlan {
 pub(super) struct Peers<'a> {
     pub(super) here: Vec<PeerPlan>,
     labels: Vec<&'a Labels>,
+    /// What may go to each peer that limits it.
+    exports: BTreeMap<&'a str, ExportPolicy>,
     /// BGPPeers that do not select this node.
     pub(super) elsewhere: Vec<&'a str>,
     /// What is wrong with this Node's annotations.
@@ -58,6 +63,11 @@ pub(super) struct Peers<'a> {
 }
 
 impl Peers<'_> {
+    /// The export rules of a peer; none where everything that is planned for it may go.
+    pub(super) fn export_policy(&self, peer: &str) -> Option<&ExportPolicy> {
+        self.exports.get(peer)
+    }
+
     /// The names of the peers that `selector` selects and that can be told of addresses of this family.
     pub(super) fn selected<'s>(
         &'s self,
@@ -82,17 +92,30 @@ pub(super) fn plan_peers<'a>(snapshot: &'a Snapshot, local: &Local) -> Peers<'a>
         router_id: annotated(node, annotation::ROUTER_ID, &mut errors),
         address: node.and_then(first_ipv4).or(local.router_id),
     };
-    let mut peers =
-        Peers { here: Vec::new(), labels: Vec::new(), elsewhere: Vec::new(), annotation_errors: errors };
+    let mut peers = Peers {
+        here: Vec::new(),
+        labels: Vec::new(),
+        exports: BTreeMap::new(),
+        elsewhere: Vec::new(),
+        annotation_errors: errors,
+    };
     for (peer, _) in snapshot.peers() {
         if peer.spec.node_selector.matches(node_labels) {
             peers.here.push(identity.plan(peer));
             peers.labels.push(&peer.metadata.labels);
+            peers.exports.extend(export_policy(&peer.spec).map(|policy| (peer.name(), policy)));
         } else {
             peers.elsewhere.push(peer.name());
         }
     }
     peers
+}
+
+/// The export rules as a policy. The checks of the kind let no rule through that cannot be built; were there one, a
+/// list that is not understood would let nothing out.
+fn export_policy(spec: &BgpPeerSpec) -> Option<ExportPolicy> {
+    let rules: Result<_, _> = spec.export.as_ref()?.iter().map(ExportRule::try_from).collect();
+    Some(rules.map_or(ExportPolicy::DENY, ExportPolicy::new))
 }
 
 /// Who this node is.

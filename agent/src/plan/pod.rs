@@ -59,6 +59,9 @@ pub struct AddressPlan {
     /// To which peers it should be advertised, with which attributes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub advertise: BTreeMap<String, RouteAttributes>,
+    /// The peers that a BGPAdvertisement selects and that do not get it, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub withheld: BTreeMap<String, Reason>,
     /// Why it should not be advertised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Reason>,
@@ -170,6 +173,7 @@ impl<'a> Rules<'a> {
             delivery: None,
             advertised_by: Vec::new(),
             advertise: BTreeMap::new(),
+            withheld: BTreeMap::new(),
             refused: None,
         };
         let pool = match self.admit(pod, address) {
@@ -184,7 +188,7 @@ impl<'a> Rules<'a> {
         let namespace_labels = self.namespace_labels(pod);
         let candidate = Candidate {
             pod,
-            family: Prefix::host(address).family(),
+            prefix: Prefix::host(address),
             namespace_labels: &namespace_labels,
             pool_labels: &pool.metadata.labels,
         };
@@ -193,6 +197,7 @@ impl<'a> Rules<'a> {
         AddressPlan {
             advertised_by: selected.by,
             advertise: selected.routes,
+            withheld: selected.withheld,
             refused: selected.refused,
             ..plan
         }

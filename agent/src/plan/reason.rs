@@ -69,6 +69,11 @@ pub enum Reason {
     NoAdvertisement,
     /// Advertisements select the address, but no peer that they select serves this node in its family.
     NoPeer,
+    /// An export rule of the peer, or the want of one that matches, holds the route back.
+    RefusedByExport {
+        /// The BGPPeer.
+        peer: String,
+    },
 }
 
 impl Reason {
@@ -91,7 +96,8 @@ impl Reason {
             | Reason::NotReady
             | Reason::ReadyTooShort { .. }
             | Reason::NoAdvertisement
-            | Reason::NoPeer => false,
+            | Reason::NoPeer
+            | Reason::RefusedByExport { .. } => false,
         }
     }
 }
@@ -131,6 +137,9 @@ impl fmt::Display for Reason {
             Reason::NoPeer => f.write_str(
                 "no BGPPeer that the advertisement selects serves this node in the address's family",
             ),
+            Reason::RefusedByExport { peer } => {
+                write!(f, "BGPPeer {peer} does not let it out (export)")
+            }
         }
     }
 }

@@ -189,6 +189,7 @@ pub(crate) fn planned(fates: &[Fate], second_pool: bool) -> Plan {
             delivery: Some(delivery),
             advertised_by: Vec::new(),
             advertise: told.map(|(peer, _)| ((*peer).to_owned(), attributes.clone())).collect(),
+            withheld: Default::default(),
             refused: None,
         };
         plan.pods.push(PodPlan {

@@ -244,7 +244,7 @@ mod tests {
             ("maxPrefixes.out", |c| c.max_prefixes_out = Some(1)),
             ("import", |c| {
                 let prefix = "0.0.0.0/0".parse().unwrap();
-                c.import = vec![ImportRule { prefix, ge: None, le: None, install: true }];
+                c.import = vec![ImportRule::new(prefix)];
             }),
         ];
         let silent: [(Field, Edit); 6] = [

@@ -2,7 +2,8 @@
 use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use plainroute_bgp::{
-    Asn, Families, HoldTime, Prefix, RouterId,
+    Asn, Community, Families, HoldTime, LargeCommunity, Prefix, RouterId,
+    policy::{Action, AsPathFilter},
     session::{GracefulRestartConfig, SessionConfig},
     wire::Role,
 };
@@ -81,17 +82,51 @@ pub enum InvalidPassword {
     TooLong(usize),
 }
 
-/// One rule of what may enter from a peer. Without a rule that matches, a route is refused (RFC 8212).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// One rule of what may enter from a peer. The first that matches decides; without one, a route is refused (RFC 8212).
+///
+/// ```
+/// # use plainroute_speaker::ImportRule;
+/// let prefix = "10.0.0.0/8".parse().unwrap();
+/// let up_to_24 = ImportRule { le: Some(24), local_pref: Some(200), ..ImportRule::new(prefix) };
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ImportRule {
     /// The prefix that must contain the route.
     pub prefix: Prefix,
     /// The shortest length that matches; the prefix's own where absent.
     pub ge: Option<u8>,
-    /// The longest length that matches; `ge`, else the prefix's own, where absent.
+    /// The longest length that matches; where absent, the longest of the family if there is a `ge`, else the
+    /// prefix's own.
     pub le: Option<u8>,
+    /// Communities that the route must all carry.
+    pub communities: Vec<Community>,
+    /// Large communities that the route must all carry.
+    pub large_communities: Vec<LargeCommunity>,
+    /// What the AS path must be.
+    pub as_path: AsPathFilter,
+    /// What becomes of a route that matches. The fields below mean something where it is accepted.
+    pub action: Action,
+    /// LOCAL_PREF in place of what the peer sent, for the choice of the best path.
+    pub local_pref: Option<u32>,
     /// Whether the route is for the kernel too, so shows up in [`crate::Learned`].
     pub install: bool,
+}
+
+impl ImportRule {
+    /// Accepts exactly this prefix, whatever its attributes, for the kernel.
+    pub fn new(prefix: Prefix) -> ImportRule {
+        ImportRule {
+            prefix,
+            ge: None,
+            le: None,
+            communities: Vec::new(),
+            large_communities: Vec::new(),
+            as_path: AsPathFilter::default(),
+            action: Action::Accept,
+            local_pref: None,
+            install: true,
+        }
+    }
 }
 
 /// What holds for all peers.

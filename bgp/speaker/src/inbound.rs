@@ -10,7 +10,9 @@ use std::{
 
 use plainroute_bgp::{
     AfiSafi, Families,
-    policy::{ImportPolicy, ImportRule, InvalidPrefixRule, PrefixRule, Relation},
+    policy::{
+        Accepted, Action, Filter, ImportPolicy, ImportRule, InvalidPrefixRule, PrefixRule, Relation, Verdict,
+    },
     rib::{AdjRibIn, Change, Identity, PrefixLimit, Received},
     session::{DownReason, Negotiated, Retention},
     wire::{Nlri, Update},
@@ -199,8 +201,18 @@ fn identity(config: &PeerConfig) -> Identity {
 /// The import rules as a policy; nothing else enters (RFC 8212).
 pub(crate) fn policy(config: &PeerConfig) -> Result<ImportPolicy, InvalidPrefixRule> {
     let rule = |rule: &crate::ImportRule| {
-        let prefixes = PrefixRule::new(rule.prefix, rule.ge, rule.le)?;
-        Ok(ImportRule { prefixes, install: rule.install })
+        let filter = Filter {
+            prefixes: PrefixRule::new(rule.prefix, rule.ge, rule.le)?,
+            communities: rule.communities.clone(),
+            large_communities: rule.large_communities.clone(),
+        };
+        let verdict = match rule.action {
+            Action::Accept => {
+                Verdict::Accept(Accepted { install: rule.install, local_pref: rule.local_pref })
+            }
+            Action::Reject => Verdict::Reject,
+        };
+        Ok(ImportRule { filter, as_path: rule.as_path, verdict })
     };
     config.import.iter().map(rule).collect::<Result<_, _>>().map(ImportPolicy::new)
 }

@@ -1,18 +1,18 @@
 //! BGPPeer: one upstream router, and how to speak with it.
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, RouterId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Resource, yes};
+use super::{ExportRule, ImportRule, Resource};
 use crate::{
     Kind,
     bounded::{Bounded, Port},
     rules::{Spec, Violations},
     scoped::{ScopedAddress, is_interface_name},
     selector::LabelSelector,
-    value::{Cidr, Parsed},
+    value::Parsed,
 };
 
 /// An upstream router.
@@ -92,10 +92,14 @@ pub struct BgpPeerSpec {
     /// How many prefixes may come in and go out; 0 is no limit.
     #[serde(default)]
     pub max_prefixes: MaxPrefixes,
-    /// What is accepted from the router; the first rule that matches a prefix decides. Default: nothing. What lies in
-    /// an IPPool never goes into the kernel.
+    /// What is accepted from the router; the first rule that matches a route decides, and what none matches stays out.
+    /// Default: nothing. What lies in an IPPool never goes into the kernel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub import: Vec<ImportRule>,
+    /// What may go to the router of that which a BGPAdvertisement takes to it: a second net below the first. The first
+    /// rule that matches a route decides, and what none matches is held back. Default: all of it may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Vec<ExportRule>>,
 }
 
 /// Where the peer is: exactly one of three.
@@ -203,24 +207,6 @@ pub struct MaxPrefixes {
     pub out: u32,
 }
 
-/// A rule of what may come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ImportRule {
-    /// The prefix that is meant; with `ge` or `le`, the prefix that contains those that are meant.
-    pub cidr: Cidr,
-    /// The shortest prefix length that is taken. 0: the length of `cidr`.
-    #[serde(default)]
-    pub ge: u8,
-    /// The longest prefix length that is taken. 0: the longest there is where `ge` is set, else the length of `cidr`.
-    #[serde(default)]
-    pub le: u8,
-    /// Whether the best routes go into the kernel (`routing.importTable`), several of equal worth as one multipath
-    /// route.
-    #[serde(default = "yes")]
-    pub install: bool,
-}
-
 impl BgpPeerSpec {
     /// Where the peer is. The rules let exactly one be set.
     pub fn target(&self) -> PeerTarget<'_> {
@@ -261,20 +247,6 @@ impl MaxPrefixes {
     }
 }
 
-impl ImportRule {
-    /// The prefix lengths that the rule takes: the CIDR's own; with `ge`, from there to the longest; with `le`, up
-    /// to there.
-    pub fn lengths(&self) -> RangeInclusive<u8> {
-        let (length, longest) = (self.cidr.prefix().length(), self.cidr.prefix().family().max_length());
-        match (self.ge, self.le) {
-            (0, 0) => length..=length,
-            (0, le) => length..=le,
-            (ge, 0) => ge..=longest,
-            (ge, le) => ge..=le,
-        }
-    }
-}
-
 impl Spec for BgpPeerSpec {
     const KIND: Kind = Kind::BgpPeer;
 
@@ -291,6 +263,9 @@ impl Spec for BgpPeerSpec {
             }
         }
         for (index, rule) in self.import.iter().enumerate() {
+            rule.check(index, broken);
+        }
+        for (index, rule) in self.export.iter().flatten().enumerate() {
             rule.check(index, broken);
         }
     }
@@ -375,24 +350,6 @@ impl BgpPeerSpec {
                 "timers.keepAliveTimeSeconds",
                 format!("{keepalive} is more than a third of holdTimeSeconds {hold}; at most {most}"),
             );
-        }
-    }
-}
-
-impl ImportRule {
-    fn check(&self, index: usize, broken: &mut Violations) {
-        let (length, longest) = (self.cidr.prefix().length(), self.cidr.prefix().family().max_length());
-        for (field, value) in [("ge", self.ge), ("le", self.le)] {
-            if value != 0 && !(length..=longest).contains(&value) {
-                broken.add(
-                    format_args!("import[{index}].{field}"),
-                    format!("{value} is outside of {length} to {longest}, the lengths within {}", self.cidr),
-                );
-            }
-        }
-        if self.ge != 0 && self.le != 0 && self.ge > self.le {
-            broken
-                .add(format_args!("import[{index}].ge"), format!("{} is more than le {}", self.ge, self.le));
         }
     }
 }

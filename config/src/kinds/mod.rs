@@ -9,6 +9,7 @@ mod namespace;
 mod node;
 mod object;
 mod pod;
+mod policy;
 mod resource;
 
 pub use agent_config::{AgentConfig, AgentConfigSpec, KubernetesSource, Metrics, Routing, Source};
@@ -16,8 +17,8 @@ pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
 };
 pub use bgp_peer::{
-    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, GracefulRestart, ImportRule, MaxPrefixes,
-    PeerTarget, Secret, SecretKey, Timers, TtlSecurity,
+    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, GracefulRestart, MaxPrefixes, PeerTarget,
+    Secret, SecretKey, Timers, TtlSecurity,
 };
 pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
 pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};
@@ -26,6 +27,7 @@ pub use namespace::Namespace;
 pub use node::{AddressType, Node, NodeAddress};
 pub use object::{Kind, Object, ObjectKey};
 pub use pod::{Phase, Pod};
+pub use policy::{AsPathRule, ExportRule, ImportRule, RuleAction};
 pub use resource::Resource;
 
 /// The API group and version of our own kinds.

@@ -80,7 +80,7 @@ fn await_sessions<R: Neighbour>(node: &Node, router: &R, sessions: Sessions) {
 pub(crate) fn accept_default(config: &mut PeerConfig) {
     let rule = |family| {
         let prefix: Prefix = default_route(family).parse().unwrap();
-        ImportRule { prefix, ge: Some(0), le: Some(0), install: true }
+        ImportRule::new(prefix)
     };
     config.import = FAMILIES.map(rule).to_vec();
 }

@@ -10,7 +10,7 @@ use std::{
 use super::{AttributeSet, AttributeSets, Route};
 use crate::{
     AfiSafi, Asn, Community, Prefix, RouterId,
-    policy::{ImportPolicy, Relation},
+    policy::{Accepted, ImportPolicy, Relation},
     wire::{Nlri, PathAttributes, Update},
 };
 
@@ -26,8 +26,10 @@ pub struct Identity {
 /// An accepted route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Attributes and next hop.
+    /// Attributes and next hop, as they are used: as the peer sent them but for the LOCAL_PREF that a rule set.
     pub route: Route,
+    /// LOCAL_PREF before a rule put another in its place, so that other rules can be judged by it.
+    pub sent_local_pref: Option<u32>,
     /// Whether the kernel is to use it.
     pub install: bool,
     /// Kept from before the peer's restart and not told again yet (RFC 4724 section 4.2).
@@ -72,7 +74,7 @@ pub struct Applied {
 /// Announcements of a family that did not come in during this session. A prefix announced twice counts twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RejectCounts {
-    /// No import rule matched.
+    /// No import rule accepted it.
     pub policy: u64,
     /// Our own AS or identifier was in the path (RFC 4271 section 9.1.2, RFC 4456 section 8).
     pub looped: u64,
@@ -132,14 +134,17 @@ impl AdjRibIn {
             self.remove(*nlri, &mut applied.changes);
         }
         let usable = self.usable(&update.attributes);
-        let mut set: Option<AttributeSet> = None;
+        // One set for each LOCAL_PREF that the rules give the routes of this UPDATE: a handful at most.
+        let mut sets: BTreeMap<Option<u32>, AttributeSet> = BTreeMap::new();
         for reach in &update.reach {
             for nlri in &reach.nlri {
                 self.note_told(nlri);
-                let attributes = match (&usable, policy.evaluate(nlri.prefix)) {
-                    (Ok(attributes), Some(accepted)) => Ok((attributes, accepted)),
-                    (Ok(_), None) => Err(None),
-                    (Err(refused), _) => Err(Some(refused)),
+                let attributes = match &usable {
+                    Ok(attributes) => match policy.evaluate(nlri.prefix, attributes) {
+                        Some(accepted) => Ok((attributes, accepted)),
+                        None => Err(None),
+                    },
+                    Err(refused) => Err(Some(refused)),
                 };
                 let (attributes, accepted) = match attributes {
                     Ok(usable) => usable,
@@ -160,9 +165,11 @@ impl AdjRibIn {
                     applied.limit = Some(PrefixLimit::Exceeded { limit });
                     return applied;
                 }
-                let attributes = set.get_or_insert_with(|| self.sets.intern(attributes.clone())).clone();
-                let route = Route { attributes, next_hop: reach.next_hop };
-                let received = Received { route, install: accepted.install, stale: false };
+                let (local_pref, sent_local_pref) = (local_pref(attributes, accepted), attributes.local_pref);
+                let set = sets.entry(local_pref);
+                let set = set.or_insert_with(|| self.sets.intern(with_local_pref(attributes, local_pref)));
+                let route = Route { attributes: set.clone(), next_hop: reach.next_hop };
+                let received = Received { route, sent_local_pref, install: accepted.install, stale: false };
                 self.insert(*nlri, received, &mut applied.changes);
             }
         }
@@ -174,10 +181,15 @@ impl AdjRibIn {
     /// for a refresh.
     pub fn reapply(&mut self, policy: &ImportPolicy) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.routes.retain(|nlri, received| match policy.evaluate(nlri.prefix) {
+        let sets = &mut self.sets;
+        self.routes.retain(|nlri, received| match policy.evaluate(nlri.prefix, &received.route.attributes) {
             Some(accepted) => {
-                if received.install != accepted.install {
+                let used = received.route.attributes.shared();
+                let sent = with_local_pref(used, received.sent_local_pref);
+                let local_pref = local_pref(&sent, accepted);
+                if received.install != accepted.install || used.local_pref != local_pref {
                     received.install = accepted.install;
+                    received.route.attributes = sets.intern(with_local_pref(&sent, local_pref));
                     changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
                 }
                 true
@@ -365,5 +377,20 @@ impl AdjRibIn {
             !gone
         });
         changes
+    }
+}
+
+/// The LOCAL_PREF that is used: the rule's, except where the peer says that the route is about to go away and so is
+/// the last choice already (RFC 8326 section 4.2).
+fn local_pref(sent: &PathAttributes, accepted: Accepted) -> Option<u32> {
+    let last_choice = sent.local_pref == Some(0) && sent.communities.contains(&Community::GRACEFUL_SHUTDOWN);
+    accepted.local_pref.filter(|_| !last_choice).or(sent.local_pref)
+}
+
+/// The same attributes with this LOCAL_PREF; copied only where it differs.
+fn with_local_pref(attributes: &Arc<PathAttributes>, local_pref: Option<u32>) -> Arc<PathAttributes> {
+    match attributes.local_pref == local_pref {
+        true => Arc::clone(attributes),
+        false => Arc::new(PathAttributes { local_pref, ..PathAttributes::clone(attributes) }),
     }
 }

@@ -2,8 +2,8 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use plainroute_bgp::{
-    AfiSafi, Asn, Prefix, RouterId,
-    policy::{ImportPolicy, ImportRule, PrefixRule, Relation},
+    AfiSafi, Asn, Community, Prefix, RouterId,
+    policy::{Accepted, ImportPolicy, ImportRule, PrefixRule, Relation},
     rib::{AdjRibIn, Applied, Change, Identity, PrefixLimit, RejectCounts},
     wire::{AsPath, AsPathSegment, Nlri, PathAttributes, Reach, Role, SegmentKind, Unreach, Update},
 };
@@ -19,9 +19,9 @@ fn rib(max_prefixes: Option<u32>) -> AdjRibIn {
 }
 
 fn accept(rules: &[(&str, u8, bool)]) -> ImportPolicy {
-    let rule = |(cidr, le, install): &(&str, u8, bool)| ImportRule {
-        prefixes: PrefixRule::new(prefix(cidr), None, Some(*le)).unwrap(),
-        install: *install,
+    let rule = |(cidr, le, install): &(&str, u8, bool)| {
+        let prefixes = PrefixRule::new(prefix(cidr), None, Some(*le)).unwrap();
+        ImportRule::accept(prefixes, Accepted { install: *install, local_pref: None })
     };
     ImportPolicy::new(rules.iter().map(rule).collect())
 }
@@ -222,4 +222,34 @@ fn a_leaked_route_is_counted_and_stays_out_rfc_9234() {
         assert_eq!(rib.count(AfiSafi::Ipv4Unicast), held, "{role:?}");
         assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast).leaked, 1 - held as u64);
     }
+}
+
+#[test]
+fn a_rules_local_preference_holds_as_long_as_the_rule() {
+    let mut rib = rib(None);
+    let relation = Relation { local_asn: identity().asn, peer_asn: Asn::new(64600).unwrap(), role: None };
+    rib.set_relation(Some(relation));
+    let rules = |local_pref| {
+        let prefixes = |text| PrefixRule::new(prefix(text), None, Some(32)).unwrap();
+        let plain = Accepted { install: true, local_pref: None };
+        ImportPolicy::new(vec![
+            ImportRule::accept(prefixes("10.1.0.0/16"), Accepted { local_pref, ..plain }),
+            ImportRule::accept(prefixes("10.0.0.0/8"), plain),
+        ])
+    };
+    let held = |rib: &AdjRibIn, text| rib.find(prefix(text)).unwrap().route.attributes.local_pref;
+    let sent = PathAttributes { local_pref: Some(70), ..path(&[64600]) };
+    let told = announce_with(sent, &[prefix("10.1.0.0/24"), prefix("10.2.0.0/24")]);
+    rib.apply(&told, &rules(Some(300)));
+    assert_eq!((held(&rib, "10.1.0.0/24"), held(&rib, "10.2.0.0/24")), (Some(300), Some(70)));
+    assert_eq!(prefixes(&rib.reapply(&rules(Some(400)))), ["10.1.0.0/24"]);
+    assert_eq!(held(&rib, "10.1.0.0/24"), Some(400));
+    // What the peer sent is back without asking it.
+    assert_eq!(prefixes(&rib.reapply(&rules(None))), ["10.1.0.0/24"]);
+    assert_eq!(held(&rib, "10.1.0.0/24"), Some(70));
+    assert_eq!(rib.reapply(&rules(None)), []);
+    // A rule does not make a route attractive that is about to go away (RFC 8326).
+    let leaving = PathAttributes { communities: vec![Community::GRACEFUL_SHUTDOWN], ..path(&[64600]) };
+    rib.apply(&announce_with(leaving, &[prefix("10.1.0.0/24")]), &rules(Some(300)));
+    assert_eq!(held(&rib, "10.1.0.0/24"), Some(0));
 }

@@ -6,7 +6,7 @@ use std::{
 
 use plainroute_bgp::{
     AfiSafi, Asn, Community, Families, Prefix,
-    policy::{ImportPolicy, ImportRule, PrefixRule},
+    policy::{Accepted, ImportPolicy, ImportRule, PrefixRule},
     rib::{AdjRibIn, Identity},
     session::{DownReason, GracefulRestartConfig, Negotiated, Retention, SessionConfig},
     wire::{AsPath, LongLivedFamily, NextHop, PathAttributes, Reach, Update},
@@ -55,7 +55,10 @@ impl Kept {
             rib: AdjRibIn::new(identity, None),
             retention: Retention::default(),
             now,
-            policy: ImportPolicy::new(vec![ImportRule { prefixes: all, install: true }]),
+            policy: ImportPolicy::new(vec![ImportRule::accept(
+                all,
+                Accepted { install: true, local_pref: None },
+            )]),
         };
         kept.announce(&[PLAIN, OTHER], &[]);
         kept.announce(&[NOT_LONG], &[Community::NO_LLGR]);

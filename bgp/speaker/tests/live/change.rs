@@ -200,7 +200,7 @@ async fn another_cost_is_found() {
 }
 
 /// The fields of a BGPPeer, which of the table's fields each becomes, and what else is to be known.
-const BGP_PEER: [(&str, &[Field], &str); 28] = [
+const BGP_PEER: [(&str, &[Field], &str); 29] = [
     ("nodeSelector", &[], "a node that is no longer selected ceases its session; the others see nothing"),
     ("localASN", &["localASN"], ""),
     ("peerASN", &["peerASN"], ""),
@@ -239,6 +239,7 @@ const BGP_PEER: [(&str, &[Field], &str); 28] = [
         "what is beyond the limit is withdrawn, what is within it sent",
     ),
     ("import", &["import"], "what is held is judged again, the rest asked for (RFC 2918)"),
+    ("export", &[], "the plan asks it: what it refuses now is withdrawn, what it permits now sent"),
     ("metadata.labels", &[], "advertisements may select another set of peers: routes are sent or withdrawn"),
     ("metadata.name", &[], "another name is another peer: the one is removed, the other added"),
 ];

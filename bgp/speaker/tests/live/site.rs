@@ -61,7 +61,7 @@ impl Site {
     /// Waits for peer `number` and takes the documentation prefixes from it, not for the kernel.
     pub(crate) fn config(&self, number: u8) -> PeerConfig {
         let rule =
-            |text: &str, le| ImportRule { prefix: prefix(text), ge: None, le: Some(le), install: false };
+            |text: &str, le| ImportRule { le: Some(le), install: false, ..ImportRule::new(prefix(text)) };
         let local = Asn::new(LOCAL_ASN).unwrap();
         let router_id = RouterId::new(Ipv4Addr::new(10, 0, 0, 1).to_bits()).unwrap();
         PeerConfig {

@@ -101,7 +101,7 @@ impl Node {
 
     /// How this node waits for `peer`, taking in all of 10.0.0.0/8.
     pub(crate) fn waits_for(&self, peer: &Node) -> PeerConfig {
-        let ten = ImportRule { prefix: prefix("10.0.0.0/8"), ge: None, le: Some(32), install: true };
+        let ten = ImportRule { le: Some(32), ..ImportRule::new(prefix("10.0.0.0/8")) };
         PeerConfig { passive: true, listen_port: self.port, import: vec![ten], ..self.towards(peer) }
     }
 

@@ -1,9 +1,14 @@
 //! What leaves and what enters.
 use std::sync::Arc;
 
-use plainroute_bgp::{AfiSafi, Community, Families, session::State, wire::NextHop};
+use plainroute_bgp::{
+    AfiSafi, Community, Families,
+    policy::{Action, AsPathFilter},
+    session::State,
+    wire::NextHop,
+};
 use plainroute_speaker::{
-    ImportRule, LearnedPath, OriginAttributes, Originated, Password, PeerConfig, PeerStatus,
+    Effect, ImportRule, LearnedPath, OriginAttributes, Originated, Password, PeerConfig, PeerStatus,
 };
 
 use crate::network::{Node, ip, originated, pair, prefix, within_deadline};
@@ -93,12 +98,48 @@ async fn a_wider_import_asks_again_without_a_reset() {
     a.tell(&b, &["10.1.0.0/28", "192.0.2.0/24"]).await;
     b.status(&a, |status| status.families[&AfiSafi::Ipv4Unicast].rejected == 1).await;
     let mut wider = b.waits_for(&a);
-    wider.import.push(ImportRule { prefix: prefix("192.0.2.0/24"), ge: None, le: None, install: true });
+    wider.import.push(ImportRule::new(prefix("192.0.2.0/24")));
     b.peers([(&a, wider)]).await;
     b.learned_prefixes(&["10.1.0.0/28", "192.0.2.0/24"]).await;
     b.peers([(&a, PeerConfig { import: Vec::new(), ..b.waits_for(&a) })]).await;
     b.learned_prefixes(&[]).await;
     assert_eq!(b.established(&a).await.counters.established, 1);
+}
+
+#[tokio::test]
+async fn communities_and_the_as_path_decide_and_a_change_of_it_resets_nothing() {
+    let (a, b) = pair().await;
+    let community = |value: u32| Community((64513 << 16) | value);
+    // .1 and .2 differ in their community, .3 has a longer path.
+    let route = |prefix_text: &str, value, as_path_prepend| {
+        let communities = vec![community(value), Community::NO_EXPORT];
+        let attributes = OriginAttributes { communities, as_path_prepend, ..OriginAttributes::default() };
+        Originated { peer: b.name(), prefix: prefix(prefix_text), attributes: Arc::new(attributes) }
+    };
+    let routes = vec![route("10.1.0.0/28", 1, 0), route("10.2.0.0/28", 2, 0), route("10.3.0.0/28", 1, 3)];
+    a.speaker.originate("test", routes).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/28"]).await;
+    let ten = ImportRule { le: Some(32), ..ImportRule::new(prefix("10.0.0.0/8")) };
+    let takes = |import| PeerConfig { import, ..b.waits_for(&a) };
+    let short = AsPathFilter { max_length: Some(1), ..AsPathFilter::default() };
+
+    let by_community = ImportRule { communities: vec![community(1)], local_pref: Some(300), ..ten.clone() };
+    let peers = [(a.name(), takes(vec![by_community.clone()]))];
+    let changes = b.speaker.apply(peers.into()).await.unwrap();
+    assert_eq!(changes[0].effect, Effect::Refreshed { fields: vec!["import"] });
+    b.learned_prefixes(&["10.1.0.0/28", "10.3.0.0/28"]).await;
+    assert!(b.speaker.received(&a.name()).await.iter().all(|route| route.attributes.local_pref == Some(300)));
+
+    // 10.2.0.0/28 was refused, so is not held: only the router's answer to a refresh brings it.
+    b.peers([(&a, takes(vec![ImportRule { as_path: short, ..ten.clone() }]))]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28"]).await;
+    assert!(b.speaker.received(&a.name()).await.iter().all(|route| route.attributes.local_pref.is_none()));
+
+    let not_those = ImportRule { action: Action::Reject, ..by_community };
+    b.peers([(&a, takes(vec![not_those, ten]))]).await;
+    b.learned_prefixes(&["10.2.0.0/28"]).await;
+    assert_eq!(b.established(&a).await.counters.established, 1);
+    assert_eq!(a.established(&b).await.counters.established, 1);
 }
 
 #[tokio::test]
@@ -157,7 +198,7 @@ async fn a_session_over_ipv6_carries_both_families() {
         ..config
     };
     let mut to_a = over_ipv6(b.waits_for(&a), "2001:db8::2", "2001:db8::1");
-    to_a.import.push(ImportRule { prefix: prefix("fd00::/8"), ge: None, le: Some(128), install: true });
+    to_a.import.push(ImportRule { le: Some(128), ..ImportRule::new(prefix("fd00::/8")) });
     b.peers([(&a, to_a)]).await;
     a.peers([(&b, over_ipv6(a.towards(&b), "2001:db8::1", "2001:db8::2"))]).await;
     a.tell(&b, &["10.1.0.0/28", "fd00:1::/64"]).await;

@@ -75,6 +75,13 @@ impl AsPath {
         outside.asns.first().copied().filter(|_| outside.kind == SegmentKind::Sequence)
     }
 
+    /// The AS that originated the route: the last number, where the path ends in an AS_SEQUENCE. The end of an
+    /// aggregate's path is a set, which does not say who of them.
+    pub fn origin_asn(&self) -> Option<Asn> {
+        let last = self.segments.last()?;
+        last.asns.last().copied().filter(|_| last.kind == SegmentKind::Sequence)
+    }
+
     /// Whether it holds segments of a confederation.
     pub(super) fn has_confederation(&self) -> bool {
         self.segments.iter().any(|segment| segment.kind.is_confederation())

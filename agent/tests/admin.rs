@@ -425,7 +425,7 @@ async fn explain_ends_in_the_rule_that_refuses_for_every_reason() {
         }
     }
     // As many as there are; tests/plan.rs sees to it that each has a scenario.
-    assert_eq!(seen.len(), 16, "{seen:?}");
+    assert_eq!(seen.len(), 17, "{seen:?}");
     agent.stop().await;
 }
 

@@ -175,8 +175,14 @@ fn any_peer() -> impl Strategy<Value = Object> {
         4 => Just(json!({ "peerAddress": "172.16.0.254" })),
         1 => Just(json!({ "interface": "eth0" })),
     ];
+    let few = json!([{ "cidr": "10.20.0.0/29", "ge": 32 }]);
+    let export = prop_oneof![6 => Just(None), 1 => Just(Some(few)), 1 => Just(Some(json!([])))];
+    let at = (at, export);
     (select(&["tor-a", "tor-b"][..]), any_labels("side", SIDES), any_selector("rack", RACKS), families, at)
-        .prop_map(|(name, labels, nodes, families, mut spec)| {
+        .prop_map(|(name, labels, nodes, families, (mut spec, export))| {
+            if let Some(export) = export {
+                spec["export"] = export;
+            }
             spec["localASN"] = json!(64512);
             spec["peerASN"] = json!(64600);
             spec["nodeSelector"] = nodes;
@@ -274,7 +280,11 @@ fn judge(plan: &Plan, snapshot: &Snapshot, local: &Local) -> Result<(), String> 
     }
     for route in plan.advertisements() {
         let takes = |peer: &BgpPeer| {
-            peer.name() == route.peer && peer.spec.families().contains(route.prefix.family())
+            // The rules of the random worlds say no more than a prefix.
+            let rules = peer.spec.export.as_ref();
+            let lets_out =
+                rules.is_none_or(|rules| rules.iter().any(|rule| rule.cidr.prefix().contains(route.prefix)));
+            peer.name() == route.peer && lets_out && peer.spec.families().contains(route.prefix.family())
         };
         if !snapshot.peers().any(|(peer, _)| takes(peer)) {
             return Err(format!("{} goes to {}, which cannot take it", route.prefix, route.peer));
@@ -411,7 +421,12 @@ fn the_judge_of_exports_can_say_no() {
     };
     let crm = json!({ "matchLabels": { "kubernetes.io/metadata.name": "crm" } });
     let crm: LabelSelector = serde_json::from_value(crm).expect("a selector");
-    let lies: [&dyn Fn(&mut Object); 8] = [
+    let lies: [&dyn Fn(&mut Object); 9] = [
+        &|object| {
+            if let Object::BgpPeer(peer) = object {
+                peer.spec.export = Some(Vec::new());
+            }
+        },
         &|object| pool(object, &|pool| pool.spec.namespace_selector = crm.clone()),
         &|object| pool(object, &|pool| pool.spec.excluded = vec!["10.20.0.1".parse().expect("an address")]),
         &|object| pool(object, &|pool| pool.spec.usage = PoolUsage::Egress),

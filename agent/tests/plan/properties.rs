@@ -176,7 +176,7 @@ fn any_peer() -> impl Strategy<Value = Object> {
         1 => Just(json!({ "interface": "eth0" })),
     ];
     let few = json!([{ "cidr": "10.20.0.0/29", "ge": 32 }]);
-    let export = prop_oneof![6 => Just(None), 1 => Just(Some(few)), 1 => Just(Some(json!([])))];
+    let export = prop_oneof![14 => Just(None), 1 => Just(Some(few)), 1 => Just(Some(json!([])))];
     let at = (at, export);
     (select(&["tor-a", "tor-b"][..]), any_labels("side", SIDES), any_selector("rack", RACKS), families, at)
         .prop_map(|(name, labels, nodes, families, (mut spec, export))| {
@@ -478,7 +478,7 @@ fn the_random_worlds_reach_every_rule() {
     let mut runner = TestRunner::deterministic();
     let worlds = any_world();
     let (mut reached, mut exports, mut timed) = (BTreeSet::new(), 0, 0);
-    for _ in 0..400 {
+    for _ in 0..600 {
         let world = worlds.new_tree(&mut runner).expect("a world").current();
         let plan = plan(&fed(&world), &common::local());
         reached.extend(crate::reasons(&plan).map(crate::word));

@@ -90,7 +90,7 @@ async fn what_one_peer_teaches_is_told_to_no_other() {
     let (b, c) = pair().await;
     let a = Node::new(3);
     // C learns from B and would take anything of 10.0.0.0/8 on to A, if it passed routes on.
-    let ten = ImportRule { prefix: prefix("10.0.0.0/8"), ge: None, le: Some(32), install: true };
+    let ten = ImportRule { le: Some(32), ..ImportRule::new(prefix("10.0.0.0/8")) };
     a.peers([(&c, PeerConfig { import: vec![ten], listen_port: a.port, passive: true, ..a.towards(&c) })])
         .await;
     c.peers([(&b, c.waits_for(&b)), (&a, c.towards(&a))]).await;

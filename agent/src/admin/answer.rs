@@ -301,7 +301,7 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
     });
     let routes = kernel_routes(state).into_iter().filter(|route| !route.installed);
     let routes = routes.map(|route| format!("route {} {}: {}", route.prefix, route.target, route.status));
-    let conditions = state.plan.conditions.iter().filter(|condition| condition.reason != "OtherNode");
+    let (broken, notes): (Vec<_>, Vec<_>) = state.plan.conditions.iter().partition(|said| said.is_problem());
     Health {
         node: state.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -313,7 +313,8 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
             .chain(sources)
             .chain(down)
             .chain(routes)
-            .chain(conditions.map(ToString::to_string))
+            .chain(broken.into_iter().map(ToString::to_string))
             .collect(),
+        notes: notes.into_iter().map(ToString::to_string).collect(),
     }
 }

@@ -256,4 +256,7 @@ pub struct Health {
     pub awaited: Vec<String>,
     /// What is wrong, one line each.
     pub problems: Vec<String>,
+    /// What is as it should be, but worth knowing, one line each.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }

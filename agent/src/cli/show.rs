@@ -117,6 +117,7 @@ pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
             if health.problems.is_empty() {
                 text.push_str("  nothing is wrong\n");
             }
+            text.extend(health.notes.iter().map(|note| format!("  note: {note}\n")));
             print(&text)?;
         }
     }

@@ -19,6 +19,13 @@ pub struct Condition {
     pub message: String,
 }
 
+impl Condition {
+    /// Whether something does not work because of it; else it is only worth knowing.
+    pub fn is_problem(&self) -> bool {
+        !matches!(self.reason.as_str(), "NotSupported" | "Shadowed" | "OtherNode")
+    }
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.object, self.reason, self.message)

@@ -238,6 +238,9 @@ pub(crate) fn sick() -> Health {
             "waiting for the first complete list of Kubernetes Pod",
             "BGPPeer/tor-b is Active",
         ]),
+        notes: texts(&[
+            "IPPool/erp: Shadowed: the API server has one of this name too; the file's is in force",
+        ]),
         ..sound()
     }
 }
@@ -250,6 +253,7 @@ pub(crate) fn sound() -> Health {
         ready: true,
         awaited: Vec::new(),
         problems: Vec::new(),
+        notes: Vec::new(),
     }
 }
 

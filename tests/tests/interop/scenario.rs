@@ -329,9 +329,11 @@ pub(crate) fn without_graceful_restart_the_routes_go<R: Neighbour>() {
 
 /// Leaving for good: the routes go at once, although the router would keep them for one that restarts.
 pub(crate) fn leaving_for_good_takes_the_routes_along<R: Neighbour>() {
-    let link = Link::new();
-    let router = R::launch_as(&link.theirs, Setup { graceful_restart: true, ..Setup::default() }).unwrap();
     for mode in [StopMode::HardReset, StopMode::Withdraw] {
+        // A router of its own for each: OpenBGPD takes no connection for half a minute after a session has ended.
+        let link = Link::new();
+        let setup = Setup { graceful_restart: true, ..Setup::default() };
+        let router = R::launch_as(&link.theirs, setup).unwrap();
         // With the N bit a plain Cease would keep them too, where the router knows RFC 8538.
         let restart = GracefulRestartConfig { notification: true, ..GRACEFUL };
         let node = Node::with(&link.ours, peers::<R>(|config| config.graceful_restart = Some(restart)));

@@ -30,8 +30,8 @@ lint: ## formatting, clippy and the house rules
 docs: ## build the documentation of the crates, without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
-bench: build ## measure; see docs/benchmarks.md
-	$(CARGO) bench --workspace --locked
+bench: ## measure the core: a million prefixes packed into UPDATEs (ratios against other speakers are still to come)
+	$(CARGO) test --release --locked -p plainroute-bgp --test rib_scale -- --nocapture
 
 fuzz: ## run each fuzz target for TIME seconds
 	@scripts/fuzz.sh $(TIME)

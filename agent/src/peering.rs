@@ -1,7 +1,7 @@
 //! From a planned peer to what the speaker is told: the step at which a secret's name becomes its value.
 use std::time::Duration;
 
-use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig};
+use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig, wire::Role};
 use plainroute_config::{PeerTarget, Secret};
 use plainroute_speaker::{ImportRule, Password, PeerConfig};
 
@@ -39,10 +39,17 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
         // The N bit (RFC 8538) would make the peer keep a dead node's routes: only where BFD watches the path.
         graceful_restart: restart.enabled.then(|| GracefulRestartConfig {
             restart_time: restart.restart_time_seconds.get(),
-            notification: false,
+            notification: spec.bfd.is_some_and(|bfd| bfd.enabled),
             long_lived_stale_time: restart.long_lived_stale_time_seconds.get(),
         }),
         families: spec.families(),
+        extended_next_hop: spec.extended_next_hop,
+        enhanced_refresh: spec.enhanced_refresh,
+        extended_messages: spec.extended_messages,
+        role: spec.role.map(Role::from),
+        role_required: spec.role_required,
+        enforce_first_as: spec.enforces_first_as(),
+        add_path_receive: spec.add_path.receive(),
         max_prefixes_in: spec.max_prefixes.limit_in(),
         max_prefixes_out: spec.max_prefixes.limit_out(),
         import: spec.import.iter().map(import_rule).collect(),
@@ -84,5 +91,74 @@ fn password(plan: &PeerPlan, passwords: &Passwords) -> Result<Option<Password>, 
             Some(Err(reason)) => Err(reason.clone()),
             None => Err(format!("{name}: has not been read yet")),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plainroute_bgp::{AfiSafi, Families};
+    use plainroute_config::{Input, Object, load_inputs};
+
+    use super::*;
+
+    /// What the speaker is told of a BGPPeer with these lines in its spec.
+    fn told(lines: &str) -> PeerConfig {
+        let yaml = format!(
+            "apiVersion: plainroute.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{ name: tor }}\n\
+             spec:\n  localASN: 64512\n  peerASN: 64600\n  peerAddress: 192.0.2.1\n{lines}"
+        );
+        let loaded = load_inputs(&[Input::Stdin(yaml.into())]).unwrap();
+        let Object::BgpPeer(peer) = &loaded.objects[0].object else { panic!("a BGPPeer") };
+        let plan = PeerPlan {
+            name: "tor".to_owned(),
+            local_asn: peer.spec.local_asn,
+            router_id: Some("192.0.2.254".parse().map(plainroute_config::Parsed).unwrap()),
+            refused: None,
+            spec: peer.spec.clone(),
+        };
+        peer_config(&plan, &Passwords::default()).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_speakers_default() {
+        let (told, default) = (told(""), {
+            let asn = |number: u32| number.try_into().unwrap();
+            PeerConfig::new(asn(64512), asn(64600), "192.0.2.254".parse().unwrap(), [192, 0, 2, 1].into())
+        });
+        assert_eq!(
+            (told.extended_next_hop, told.enhanced_refresh, told.extended_messages, told.enforce_first_as),
+            (
+                default.extended_next_hop,
+                default.enhanced_refresh,
+                default.extended_messages,
+                default.enforce_first_as
+            )
+        );
+        assert_eq!(
+            (told.role, told.role_required, told.add_path_receive),
+            (default.role, default.role_required, default.add_path_receive)
+        );
+    }
+
+    #[test]
+    fn each_field_of_the_session_reaches_the_speaker() {
+        let told = told(
+            "  role: RouteServerClient\n  roleRequired: true\n  addPath: { receive: [ipv6-unicast] }\n  \
+             extendedNextHop: true\n  enhancedRefresh: false\n  extendedMessages: false\n",
+        );
+        assert_eq!((told.role, told.role_required), (Some(Role::RouteServerClient), true));
+        assert_eq!(told.add_path_receive, Families::from_iter([AfiSafi::Ipv6Unicast]));
+        assert!(told.extended_next_hop && !told.enhanced_refresh && !told.extended_messages);
+        assert!(!told.enforce_first_as, "a route server leaves its AS out of the path (RFC 7947)");
+    }
+
+    /// RFC 8538: the N bit keeps a dead node's routes too, so BFD must watch the path.
+    #[test]
+    fn the_n_bit_is_set_exactly_where_bfd_watches() {
+        let n_bit = |lines| told(lines).graceful_restart.map(|restart| restart.notification);
+        assert_eq!(n_bit(""), Some(false));
+        assert_eq!(n_bit("  bfd: {}\n"), Some(true));
+        assert_eq!(n_bit("  bfd: { enabled: false }\n"), Some(false));
+        assert_eq!(n_bit("  bfd: {}\n  gracefulRestart: { enabled: false }\n"), None);
     }
 }

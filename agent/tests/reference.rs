@@ -51,8 +51,10 @@ const ANSWERS: [(&str, &str); 10] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 21] = [
+const SHAPES: [&str; 23] = [
     "PeerView",
+    "NegotiatedView",
+    "NegotiatedRestartView",
     "Md5FailuresView",
     "FamilyView",
     "RouteView",

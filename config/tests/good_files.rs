@@ -6,8 +6,8 @@ use plainroute_bgp::{
     policy::{self, Action, AsPathFilter},
 };
 use plainroute_config::{
-    AdvertisementType, BgpPeerSpec, EgressAddresses, Input, Loaded, Object, PeerTarget, Phase, RouteTable,
-    RuleAction, Secret, load, load_inputs,
+    AdvertisementType, BgpPeerSpec, EgressAddresses, Input, Loaded, Object, PeerRole, PeerTarget, Phase,
+    RouteTable, RuleAction, Secret, load, load_inputs,
 };
 
 fn good(name: &str) -> Loaded {
@@ -53,6 +53,9 @@ fn the_contracts_sample_is_accepted() {
         (Asn::new(64512).unwrap(), HoldTime::new(9).unwrap())
     );
     assert!(matches!(peer.secret(), Some(Secret::Ref(secret)) if secret.key == "password"));
+    let ipv4 = Families::from_iter([AfiSafi::Ipv4Unicast]);
+    assert_eq!((peer.role, peer.role_required), (Some(PeerRole::Customer), true));
+    assert_eq!((peer.add_path.receive(), peer.enforces_first_as()), (ipv4, true));
     assert_eq!(peer.import[0].lengths(), 0..=0);
     assert_eq!((peer.import[0].action, peer.import[0].as_path), (RuleAction::Accept, None));
     assert_eq!((peer.import[1].lengths(), peer.import[1].local_preference), (8..=24, Some(200)));
@@ -79,6 +82,11 @@ fn what_is_left_out_has_the_contracts_default() {
     assert_eq!(*peer.peer_asn, Asn::new(4_200_000_000).unwrap());
     assert_eq!((peer.secret(), peer.bfd, peer.families()), (None, None, Families::ALL));
     assert!(peer.import.is_empty() && peer.export.is_none());
+    assert_eq!((peer.role, peer.add_path.receive()), (None, Families::NONE));
+    assert_eq!((peer.extended_next_hop, peer.enhanced_refresh, peer.extended_messages), (false, true, true));
+    assert!(peer.enforces_first_as());
+    let client = BgpPeerSpec { role: Some(PeerRole::RouteServerClient), ..peer.clone() };
+    assert!(!client.enforces_first_as(), "a route server leaves its AS out of the path (RFC 7947)");
     assert_eq!((peer.target(), peer.scope()), (PeerTarget::Address(ip("fe80::1")), Some("eth0")));
     // Apart from what names that very peer, and the pause between attempts to connect (docs/adr/0005), the minimal
     // peer is the contract's.

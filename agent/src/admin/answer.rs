@@ -2,14 +2,18 @@
 use std::time::SystemTime;
 
 use plainroute_bgp::{
-    Prefix,
-    wire::{AsPath, NextHop, PathAttributes, SegmentKind},
+    AfiSafi, Families, Prefix,
+    session::Negotiated,
+    wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
 use plainroute_speaker::{AdvertisedRoute, Md5Failures, PeerName, PeerStatus, ReceivedRoute};
 
 use super::{
     Published,
-    view::{DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView, PeerView, PodView, RouteView},
+    view::{
+        DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView, NegotiatedRestartView,
+        NegotiatedView, PeerView, PodView, RouteView,
+    },
 };
 use crate::{
     drain::DrainState,
@@ -44,6 +48,7 @@ pub(super) fn peer(name: &PeerName, status: &PeerStatus) -> PeerView {
         local_address: status.local_address.map(|address| address.to_string()),
         peer_router_id: negotiated.map(|agreed| agreed.peer_open.router_id.to_string()),
         hold_time_seconds: negotiated.map(|agreed| agreed.hold_time.seconds()),
+        negotiated: negotiated.map(self::negotiated),
         families: families.collect(),
         blocked: status.blocked.clone(),
         last_error,
@@ -56,6 +61,32 @@ pub(super) fn peer(name: &PeerName, status: &PeerStatus) -> PeerView {
         md5_failures: status.md5_failures.map(|Md5Failures { not_found, unexpected, failure }| {
             Md5FailuresView { not_found, unexpected, failure }
         }),
+    }
+}
+
+fn negotiated(agreed: &Negotiated) -> NegotiatedView {
+    let names = |families: Families| families.iter().map(|family| family.name().to_owned()).collect();
+    let stale_time = |family: AfiSafi| {
+        agreed.long_lived_stale_time(family).map(|time| (family.name().to_owned(), time.as_secs()))
+    };
+    let graceful_restart = agreed.graceful_restart.as_ref().map(|_| NegotiatedRestartView {
+        restart_time_seconds: agreed.restart_time().as_secs(),
+        families: names(agreed.retained_families()),
+        notification: agreed.notification_restart(),
+        long_lived_stale_time_seconds: AfiSafi::ALL.into_iter().filter_map(stale_time).collect(),
+    });
+    let role = |role: Role| format!("{role:?}");
+    NegotiatedView {
+        four_octet_asn: agreed.context.four_octet_asn,
+        route_refresh: agreed.route_refresh,
+        enhanced_refresh: agreed.context.enhanced_refresh,
+        extended_next_hop: agreed.context.ipv4_over_ipv6,
+        longest_sent: agreed.context.max_message_length,
+        longest_received: agreed.longest_received,
+        add_path_receive: names(agreed.context.add_path_receive),
+        role: agreed.role.map(role),
+        peer_role: agreed.peer_open.roles().flatten().next().map(role),
+        graceful_restart,
     }
 }
 
@@ -73,6 +104,7 @@ pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView>
         local_address: None,
         peer_router_id: None,
         hold_time_seconds: None,
+        negotiated: None,
         families: Default::default(),
         blocked: peer.refused.clone(),
         last_error: None,

@@ -37,6 +37,9 @@ pub struct PeerView {
     /// The negotiated hold time in seconds, while Established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_time_seconds: Option<u16>,
+    /// What both sides agreed on, while Established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negotiated: Option<NegotiatedView>,
     /// Routes by family.
     pub families: BTreeMap<String, FamilyView>,
     /// Why it is kept down.
@@ -67,6 +70,70 @@ impl PeerView {
     /// Whether the session is up.
     pub fn is_established(&self) -> bool {
         self.state == "Established"
+    }
+}
+
+/// What both sides of a session agreed on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NegotiatedView {
+    /// The peer has AS numbers of four octets (RFC 6793).
+    #[serde(rename = "fourOctetASN")]
+    pub four_octet_asn: bool,
+    /// It understands a route refresh (RFC 2918).
+    pub route_refresh: bool,
+    /// Both mark the begin and the end of a refresh (RFC 7313).
+    pub enhanced_refresh: bool,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// The longest message that we may send, in octets: 4096, or 65535 (RFC 8654).
+    pub longest_sent: usize,
+    /// The longest that we take.
+    pub longest_received: usize,
+    /// The families of which the peer sends several paths for a prefix (RFC 7911).
+    pub add_path_receive: Vec<String>,
+    /// What we are to the peer (RFC 9234).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// What the peer says that it is to us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_role: Option<String>,
+    /// Graceful restart, where both offer it (RFC 4724).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_restart: Option<NegotiatedRestartView>,
+}
+
+/// Graceful restart as both sides agreed on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NegotiatedRestartView {
+    /// Seconds that we keep the peer's routes while it is away.
+    pub restart_time_seconds: u64,
+    /// The families whose routes we keep.
+    pub families: Vec<String>,
+    /// Routes stay after a NOTIFICATION too, unless it is a Hard Reset (N bit, RFC 8538).
+    pub notification: bool,
+    /// The families of which we keep routes longer than that as a last resort (RFC 9494), each with its seconds.
+    pub long_lived_stale_time_seconds: BTreeMap<String, u64>,
+}
+
+impl NegotiatedView {
+    /// What goes beyond the plainest session, in words for a table.
+    pub fn words(&self) -> String {
+        let add_path = !self.add_path_receive.is_empty();
+        let words = [
+            (self.extended_next_hop, "ext-nexthop".to_owned()),
+            (self.enhanced_refresh, "enhanced-refresh".to_owned()),
+            (self.longest_sent > 4096 || self.longest_received > 4096, "ext-messages".to_owned()),
+            (add_path, "add-path".to_owned()),
+            (self.role.is_some(), format!("role={}", self.role.as_deref().unwrap_or_default())),
+            (self.graceful_restart.is_some(), "restart".to_owned()),
+            (self.graceful_restart.as_ref().is_some_and(|restart| restart.notification), "n-bit".to_owned()),
+            (!self.four_octet_asn, "2-octet-as".to_owned()),
+            (!self.route_refresh, "no-refresh".to_owned()),
+        ];
+        let said: Vec<String> = words.into_iter().filter(|(said, _)| *said).map(|(_, word)| word).collect();
+        if said.is_empty() { "-".to_owned() } else { said.join(",") }
     }
 }
 

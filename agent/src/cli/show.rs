@@ -9,7 +9,9 @@ use super::{
     output::{Rows, ago, or_dash, print, print_rows, print_value},
 };
 use crate::{
-    admin::view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+    admin::view::{
+        DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView, PodView, RouteView,
+    },
     drain::DrainState,
     plan::{Delivery, Plan, PoolPlan},
 };
@@ -163,7 +165,10 @@ impl Rows for PeerView {
         let mut titles =
             vec!["NAME", "ADDRESS", "AS", "STATE", "FOR", "ADVERTISED", "ACCEPTED", "LAST ERROR"];
         if wide {
-            titles.splice(7..7, ["LOCAL AS", "ROUTER ID", "HOLD", "LOST", "UPDATES IN/OUT", "MD5 FAILURES"]);
+            titles.splice(
+                7..7,
+                ["LOCAL AS", "ROUTER ID", "HOLD", "LOST", "UPDATES IN/OUT", "MD5 FAILURES", "NEGOTIATED"],
+            );
         }
         titles
     }
@@ -196,6 +201,7 @@ impl Rows for PeerView {
                     self.lost_count.to_string(),
                     format!("{}/{}", self.updates_received, self.updates_sent),
                     or_dash(self.md5_failures.map(|md5| md5.not_found + md5.unexpected + md5.failure)),
+                    or_dash(self.negotiated.as_ref().map(NegotiatedView::words)),
                 ],
             );
         }

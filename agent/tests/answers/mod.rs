@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use plainroute_agent::{
     admin::view::{
         AddressExplanation, DrainView, Explanation, FamilyView, Health, KernelRouteView, Md5FailuresView,
-        PeerView, PodView, RouteView, Step,
+        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, Step,
     },
     drain::DrainState,
     plan::{Delivery, InterfaceSource},
@@ -49,6 +49,23 @@ pub(crate) fn established() -> PeerView {
         local_address: Some("172.16.0.1:40123".to_owned()),
         peer_router_id: Some("172.16.0.254".to_owned()),
         hold_time_seconds: Some(9),
+        negotiated: Some(NegotiatedView {
+            four_octet_asn: true,
+            route_refresh: true,
+            enhanced_refresh: true,
+            extended_next_hop: true,
+            longest_sent: 65535,
+            longest_received: 65535,
+            add_path_receive: texts(&["ipv4-unicast"]),
+            role: Some("Customer".to_owned()),
+            peer_role: Some("Provider".to_owned()),
+            graceful_restart: Some(NegotiatedRestartView {
+                restart_time_seconds: 120,
+                families: texts(&["ipv4-unicast", "ipv6-unicast"]),
+                notification: true,
+                long_lived_stale_time_seconds: BTreeMap::from([("ipv4-unicast".to_owned(), 3600)]),
+            }),
+        }),
         families: BTreeMap::from([("ipv4-unicast".to_owned(), family(3, None))]),
         blocked: None,
         last_error: Some("the peer closed the connection".to_owned()),
@@ -73,6 +90,7 @@ pub(crate) fn peers() -> Vec<PeerView> {
         local_address: None,
         peer_router_id: None,
         hold_time_seconds: None,
+        negotiated: None,
         families: BTreeMap::from([("ipv6-unicast".to_owned(), family(0, Some("the session is down")))]),
         last_error: Some("connection refused".to_owned()),
         ..established()

@@ -112,7 +112,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 27] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 28] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -137,6 +137,7 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 27] {
         extended_messages,
         role,
         role_required,
+        enforce_first_as,
         add_path_receive,
         max_prefixes_in,
         max_prefixes_out,
@@ -175,6 +176,7 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 27] {
         ("maxPrefixes.in", Silent, *max_prefixes_in != old.max_prefixes_in),
         ("maxPrefixes.out", Refresh, *max_prefixes_out != old.max_prefixes_out),
         ("import", Refresh, *import != old.import),
+        ("enforceFirstAS", Refresh, *enforce_first_as != old.enforce_first_as),
     ]
 }
 
@@ -240,8 +242,9 @@ mod tests {
             ("password", |c| c.password = Some(Password::new(b"x").unwrap())),
             ("blocked", |c| c.blocked = Some("x".into())),
         ];
-        let refreshed: [(Field, Edit); 2] = [
+        let refreshed: [(Field, Edit); 3] = [
             ("maxPrefixes.out", |c| c.max_prefixes_out = Some(1)),
+            ("enforceFirstAS", |c| c.enforce_first_as = false),
             ("import", |c| {
                 let prefix = "0.0.0.0/0".parse().unwrap();
                 c.import = vec![ImportRule::new(prefix)];

@@ -186,6 +186,9 @@ pub struct PeerConfig {
     pub role: Option<Role>,
     /// Refuse a peer that claims no role, where we have one.
     pub role_required: bool,
+    /// Ignore an external peer's routes whose path does not begin with its AS (RFC 4271 section 6.3). A route server
+    /// leaves its own out (RFC 7947 section 2.2.2.1), so there it must be off.
+    pub enforce_first_as: bool,
     /// The families of which we take several paths for a prefix (RFC 7911).
     pub add_path_receive: Families,
     /// Accepted prefixes beyond this number reset the session.
@@ -224,6 +227,7 @@ impl PeerConfig {
             extended_messages: true,
             role: None,
             role_required: false,
+            enforce_first_as: true,
             add_path_receive: Families::NONE,
             max_prefixes_in: None,
             max_prefixes_out: None,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use plainroute_bgp::{
-    AfiSafi, Families,
+    AfiSafi, Asn, Families,
     policy::{
         Accepted, Action, Filter, ImportPolicy, ImportRule, InvalidPrefixRule, PrefixRule, Relation, Verdict,
     },
@@ -110,6 +110,8 @@ impl Inbound {
             peer_asn: config.peer_asn,
             role: negotiated.role,
         }));
+        let changes = self.rib.set_first_as(first_as(config));
+        self.note(&changes);
         let changes = self.retention.session_up(now, negotiated, &mut self.rib);
         self.note(&changes);
     }
@@ -171,10 +173,12 @@ impl Inbound {
         self.rib.set_max_prefixes(config.max_prefixes_in);
     }
 
-    /// Other import rules: what is held is judged again; what was refused has to be asked for.
+    /// Other import rules, or another word on the first AS: what is held is judged again; what was refused has to be asked for.
     pub(crate) fn set_policy(&mut self, config: &PeerConfig) {
         self.policy = policy(config).unwrap_or(ImportPolicy::DENY);
         let changes = self.rib.reapply(&self.policy);
+        self.note(&changes);
+        let changes = self.rib.set_first_as(first_as(config));
         self.note(&changes);
     }
 
@@ -196,6 +200,11 @@ impl Inbound {
 
 fn identity(config: &PeerConfig) -> Identity {
     Identity { asn: config.local_asn, router_id: config.router_id }
+}
+
+/// The AS with which the peer's paths must begin.
+fn first_as(config: &PeerConfig) -> Option<Asn> {
+    (config.enforce_first_as && !config.internal()).then_some(config.peer_asn)
 }
 
 /// The import rules as a policy; nothing else enters (RFC 8212).

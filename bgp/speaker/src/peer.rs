@@ -328,7 +328,8 @@ impl Peer {
                         self.start();
                     }
                 }
-                if self.config.import != old.import {
+                let first_as = self.config.enforce_first_as != old.enforce_first_as;
+                if self.config.import != old.import || first_as {
                     self.inbound.set_policy(&self.config);
                     for family in self.config.families.iter() {
                         self.session.request_refresh(family);

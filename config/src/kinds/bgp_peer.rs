@@ -1,11 +1,11 @@
 //! BGPPeer: one upstream router, and how to speak with it.
 use std::{net::IpAddr, path::PathBuf};
 
-use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, RouterId};
+use plainroute_bgp::{AfiSafi, Asn, Families, RouterId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ExportRule, ImportRule, Resource};
+use super::{AddPath, ExportRule, GracefulRestart, ImportRule, MaxPrefixes, PeerRole, Resource, Timers, yes};
 use crate::{
     Kind,
     bounded::{Bounded, Port},
@@ -80,7 +80,8 @@ pub struct BgpPeerSpec {
     /// The timers of the session (RFC 4271 section 10).
     #[serde(default)]
     pub timers: Timers,
-    /// Graceful restart (RFC 4724): the router keeps our routes while the agent restarts, and packets flow on.
+    /// Graceful restart (RFC 4724): the router keeps our routes while the agent restarts, and packets flow on. With `bfd`
+    /// on, a NOTIFICATION does not end that either (N bit, RFC 8538).
     #[serde(default)]
     pub graceful_restart: GracefulRestart,
     /// Bidirectional forwarding detection (RFC 5880). Absent: off. Nothing acts on it in this version.
@@ -89,6 +90,30 @@ pub struct BgpPeerSpec {
     /// The address families to exchange. Default: both.
     #[serde(default = "all_families")]
     pub families: Vec<Parsed<AfiSafi>>,
+    /// What the node is to the router (RFC 9234), which must be the counterpart: a `Customer` faces a provider. It keeps
+    /// routes from leaking by way of the node, and marks those that must not go further up. Default: nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PeerRole")]
+    pub role: Option<PeerRole>,
+    /// Refuse a router that claims no role of its own. Needs `role`.
+    #[serde(default)]
+    pub role_required: bool,
+    /// Several paths for one prefix (RFC 7911).
+    #[serde(default, skip_serializing_if = "AddPath::is_off")]
+    pub add_path: AddPath,
+    /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950), so that a session over IPv6 carries both families.
+    #[serde(default)]
+    pub extended_next_hop: bool,
+    /// Offer to mark the begin and the end of a route refresh (RFC 7313), so that it also finds what was lost.
+    #[serde(default = "yes")]
+    pub enhanced_refresh: bool,
+    /// Offer messages of up to 65535 octets in place of 4096 (RFC 8654).
+    #[serde(default = "yes")]
+    pub extended_messages: bool,
+    /// Ignore routes of an external router whose AS path does not begin with its own AS (RFC 4271 section 6.3). Default:
+    /// true, but false with the role `RouteServerClient`, since a route server leaves its AS out of the path.
+    #[serde(default, rename = "enforceFirstAS", skip_serializing_if = "Option::is_none")]
+    pub enforce_first_as: Option<bool>,
     /// How many prefixes may come in and go out; 0 is no limit.
     #[serde(default)]
     pub max_prefixes: MaxPrefixes,
@@ -155,34 +180,6 @@ pub struct TtlSecurity {
     pub hops: Bounded<u8, 1, 254>,
 }
 
-/// The timers of RFC 4271 section 10, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Timers {
-    /// Seconds between attempts to connect.
-    pub connect_retry_time_seconds: Bounded<u16, 1, 65535>,
-    /// Seconds after which a silent router is taken for dead: 0 for never, else at least 3. The smaller of ours and
-    /// the router's holds.
-    pub hold_time_seconds: Parsed<HoldTime>,
-    /// Seconds between our signs of life, at most a third of `holdTimeSeconds`. Default: a third of the negotiated
-    /// hold time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep_alive_time_seconds: Option<Bounded<u16, 1, 21845>>,
-}
-
-/// Graceful restart (RFC 4724) and its long-lived form (RFC 9494).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct GracefulRestart {
-    /// Whether it is offered.
-    pub enabled: bool,
-    /// Seconds that the router should wait for the agent to come back before it drops our routes.
-    pub restart_time_seconds: Bounded<u16, 0, 4095>,
-    /// Seconds that it may keep our routes after that, as its last choice (RFC 9494). 0: not at all. Nothing acts on it
-    /// in this version.
-    pub long_lived_stale_time_seconds: Bounded<u32, 0, 0x00ff_ffff>,
-}
-
 /// Bidirectional forwarding detection (RFC 5880).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -195,16 +192,6 @@ pub struct Bfd {
     pub transmit_interval_milliseconds: Bounded<u32, 10, 60_000>,
     /// How many missed packets mean down.
     pub detect_multiplier: Bounded<u8, 1, 255>,
-}
-
-/// Limits on prefixes per session; 0: no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct MaxPrefixes {
-    /// From the peer.
-    pub r#in: u32,
-    /// To the peer.
-    pub out: u32,
 }
 
 impl BgpPeerSpec {
@@ -235,25 +222,13 @@ impl BgpPeerSpec {
     }
 }
 
-impl MaxPrefixes {
-    /// The limit on prefixes from the peer.
-    pub fn limit_in(self) -> Option<u32> {
-        (self.r#in != 0).then_some(self.r#in)
-    }
-
-    /// The limit on prefixes to the peer.
-    pub fn limit_out(self) -> Option<u32> {
-        (self.out != 0).then_some(self.out)
-    }
-}
-
 impl Spec for BgpPeerSpec {
     const KIND: Kind = Kind::BgpPeer;
 
     fn check(&self, broken: &mut Violations) {
         self.check_target(broken);
         self.check_security(broken);
-        self.check_timers(broken);
+        self.check_session(broken);
         if self.families.is_empty() {
             broken.add("families", "is empty; leave it out for both families");
         }
@@ -338,20 +313,6 @@ impl BgpPeerSpec {
             }
         }
     }
-
-    fn check_timers(&self, broken: &mut Violations) {
-        let Some(keepalive) = self.timers.keep_alive_time_seconds else { return };
-        let hold = self.timers.hold_time_seconds.seconds();
-        if hold == 0 {
-            broken.add("timers.keepAliveTimeSeconds", "has no meaning with holdTimeSeconds 0");
-        } else if keepalive.get() > hold / 3 {
-            let most = hold / 3;
-            broken.add(
-                "timers.keepAliveTimeSeconds",
-                format!("{keepalive} is more than a third of holdTimeSeconds {hold}; at most {most}"),
-            );
-        }
-    }
 }
 
 fn bgp_port() -> Port {
@@ -366,26 +327,6 @@ fn all_families() -> Vec<Parsed<AfiSafi>> {
     AfiSafi::ALL.into_iter().map(Parsed).collect()
 }
 
-impl Default for Timers {
-    fn default() -> Self {
-        Timers {
-            connect_retry_time_seconds: Bounded::literal(1),
-            hold_time_seconds: Parsed(HoldTime::new(9).unwrap_or(HoldTime::DEFAULT)),
-            keep_alive_time_seconds: None,
-        }
-    }
-}
-
-impl Default for GracefulRestart {
-    fn default() -> Self {
-        GracefulRestart {
-            enabled: true,
-            restart_time_seconds: Bounded::literal(120),
-            long_lived_stale_time_seconds: Bounded::literal(0),
-        }
-    }
-}
-
 impl Default for Bfd {
     fn default() -> Self {
         Bfd {
@@ -394,11 +335,5 @@ impl Default for Bfd {
             transmit_interval_milliseconds: Bounded::literal(100),
             detect_multiplier: Bounded::literal(3),
         }
-    }
-}
-
-impl Default for MaxPrefixes {
-    fn default() -> Self {
-        MaxPrefixes { r#in: 1000, out: 5000 }
     }
 }

@@ -8,6 +8,7 @@ mod metadata;
 mod namespace;
 mod node;
 mod object;
+mod peer_session;
 mod pod;
 mod policy;
 mod resource;
@@ -17,8 +18,7 @@ pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
 };
 pub use bgp_peer::{
-    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, GracefulRestart, MaxPrefixes, PeerTarget,
-    Secret, SecretKey, Timers, TtlSecurity,
+    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, PeerTarget, Secret, SecretKey, TtlSecurity,
 };
 pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
 pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};
@@ -26,6 +26,7 @@ pub use metadata::Metadata;
 pub use namespace::Namespace;
 pub use node::{AddressType, Node, NodeAddress};
 pub use object::{Kind, Object, ObjectKey};
+pub use peer_session::{AddPath, GracefulRestart, MaxPrefixes, PeerRole, Timers};
 pub use pod::{Phase, Pod};
 pub use policy::{AsPathRule, ExportRule, ImportRule, RuleAction};
 pub use resource::Resource;

@@ -80,12 +80,14 @@ pub struct RejectCounts {
     pub looped: u64,
     /// Only to Customer says that the peer should not have it or not give it (RFC 9234 section 5).
     pub leaked: u64,
+    /// The path does not begin with the peer's AS (RFC 4271 section 6.3).
+    pub first_as: u64,
 }
 
 impl RejectCounts {
     /// All of them.
     pub const fn total(&self) -> u64 {
-        self.policy.saturating_add(self.looped).saturating_add(self.leaked)
+        self.policy.saturating_add(self.looped).saturating_add(self.leaked).saturating_add(self.first_as)
     }
 }
 
@@ -93,6 +95,7 @@ impl RejectCounts {
 enum Refused {
     Looped,
     Leaked,
+    FirstAs,
 }
 
 /// What one peer told us, as far as it was accepted.
@@ -101,6 +104,8 @@ pub struct AdjRibIn {
     identity: Identity,
     max_prefixes: Option<u32>,
     relation: Option<Relation>,
+    /// The AS with which every path must begin.
+    first_as: Option<Asn>,
     /// By prefix and path identifier, so that several paths of one peer stand beside each other.
     routes: BTreeMap<Nlri, Received>,
     /// Of each family being refreshed (RFC 7313), what the peer has not told again yet.
@@ -117,6 +122,7 @@ impl AdjRibIn {
             identity,
             max_prefixes,
             relation: None,
+            first_as: None,
             routes: BTreeMap::new(),
             refreshing: [None, None],
             sets: AttributeSets::default(),
@@ -154,6 +160,7 @@ impl AdjRibIn {
                             None => &mut rejected.policy,
                             Some(Refused::Looped) => &mut rejected.looped,
                             Some(Refused::Leaked) => &mut rejected.leaked,
+                            Some(Refused::FirstAs) => &mut rejected.first_as,
                         };
                         *count = count.saturating_add(1);
                         self.remove(*nlri, &mut applied.changes);
@@ -211,6 +218,14 @@ impl AdjRibIn {
     /// What the peer is to us; decides which routes are leaks and how they are marked. None: nothing of that.
     pub fn set_relation(&mut self, relation: Option<Relation>) {
         self.relation = relation;
+    }
+
+    /// The AS with which every path must begin: that of an external peer, or none (RFC 4271 section 6.3). A route with
+    /// another path is treated as withdrawn (RFC 7606 section 7.2); so are those that are held.
+    pub fn set_first_as(&mut self, first_as: Option<Asn>) -> Vec<Change> {
+        self.first_as = first_as;
+        let Some(asn) = first_as else { return Vec::new() };
+        self.remove_where(|_, received| received.route.attributes.as_path.first_asn() != Some(asn))
     }
 
     /// The peer begins to tell all of `family` again: from now on is noted what it has not told yet. A second
@@ -316,6 +331,9 @@ impl AdjRibIn {
     fn usable(&self, attributes: &Arc<PathAttributes>) -> Result<Arc<PathAttributes>, Refused> {
         if self.is_loop(attributes) {
             return Err(Refused::Looped);
+        }
+        if self.first_as.is_some_and(|asn| attributes.as_path.first_asn() != Some(asn)) {
+            return Err(Refused::FirstAs);
         }
         match self.relation {
             None => Ok(Arc::clone(attributes)),

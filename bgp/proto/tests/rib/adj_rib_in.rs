@@ -71,7 +71,10 @@ fn without_a_rule_nothing_comes_in_and_nothing_is_kept() {
     let applied = rib.apply(&announce_with(path(&[64600]), &many), &ImportPolicy::DENY);
     assert_eq!(applied, Applied::default());
     assert!(rib.is_empty());
-    assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 10_000, looped: 0, leaked: 0 });
+    assert_eq!(
+        rib.rejected(AfiSafi::Ipv4Unicast),
+        RejectCounts { policy: 10_000, ..RejectCounts::default() }
+    );
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn a_route_through_ourselves_is_a_loop_and_replaces_what_was_held() {
         rib.apply(&announce(&["0.0.0.0/0"]), &policy);
         let applied = rib.apply(&announce_with(attributes, &[prefix("0.0.0.0/0")]), &policy);
         assert_eq!(applied.changes, [gone("0.0.0.0/0")]);
-        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { policy: 0, looped: 1, leaked: 0 });
+        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { looped: 1, ..RejectCounts::default() });
     }
 }
 
@@ -222,6 +225,30 @@ fn a_leaked_route_is_counted_and_stays_out_rfc_9234() {
         assert_eq!(rib.count(AfiSafi::Ipv4Unicast), held, "{role:?}");
         assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast).leaked, 1 - held as u64);
     }
+}
+
+/// RFC 4271 section 6.3, answered as RFC 7606 section 7.2 says.
+#[test]
+fn a_path_that_does_not_begin_with_the_peers_as_is_treated_as_withdrawn() {
+    let policy = accept(&[("10.0.0.0/8", 32, true)]);
+    let prefixes = [prefix("10.0.0.0/24")];
+    let set = AsPathSegment { kind: SegmentKind::Set, asns: vec![Asn::new(64600).unwrap()] };
+    let set = PathAttributes { as_path: AsPath { segments: vec![set] }, ..PathAttributes::default() };
+    let mut rib = rib(None);
+    assert_eq!(rib.set_first_as(Asn::new(64600)), []);
+    rib.apply(&announce_with(path(&[64600, 9]), &prefixes), &policy);
+    for (wrong, refused) in [(path(&[9, 64600]), 1), (path(&[]), 2), (set, 3)] {
+        let applied = rib.apply(&announce_with(wrong, &prefixes), &policy);
+        let changes = if refused == 1 { vec![gone("10.0.0.0/24")] } else { Vec::new() };
+        assert_eq!(applied.changes, changes);
+        let counts = RejectCounts { first_as: refused, ..RejectCounts::default() };
+        assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), counts);
+    }
+    // From a route server, and within an AS, every path is right; until that is said otherwise.
+    rib.set_first_as(None);
+    rib.apply(&announce_with(path(&[9]), &prefixes), &policy);
+    assert_eq!(rib.count(AfiSafi::Ipv4Unicast), 1);
+    assert_eq!(rib.set_first_as(Asn::new(64600)), [gone("10.0.0.0/24")]);
 }
 
 #[test]

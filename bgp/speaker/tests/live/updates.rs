@@ -4,7 +4,7 @@ use plainroute_bgp::{AfiSafi, Families};
 use plainroute_speaker::PeerConfig;
 
 use crate::{
-    peer::{RawPeer, UPDATE, attributes, message, update, update_body, valid, with},
+    peer::{MARKER, RawPeer, UPDATE, attributes, message, update, update_body, valid, with},
     site::{Site, Sort, name},
 };
 
@@ -168,6 +168,9 @@ async fn next_hop_lengths() {
 #[tokio::test]
 async fn segment_counts_and_types() {
     let (site, mut peer) = established().await;
+    // The paths begin with whatever there is.
+    let any_first = PeerConfig { enforce_first_as: false, ..site.config(2) };
+    site.apply([(name(2), any_first)].into()).await.unwrap();
     let announce = |path: Vec<u8>| update(&[], &attributes(&with(SORT, (0x40, 2, path))), &[24, 192, 0, 2]);
     for octet in 0..=u8::MAX {
         for (path, right) in [
@@ -279,6 +282,26 @@ async fn a_family_that_was_not_agreed_on_is_ignored() {
 }
 
 /// A received route that no rule lets in costs no memory: it is counted and forgotten.
+/// RFC 4271 section 6.3: what a peer says of another AS's path does not come in, unless it is a route server.
+#[tokio::test]
+async fn the_first_as_of_a_path_is_the_peers() {
+    let (site, mut peer) = established().await;
+    let foreign = (0x40, 2, vec![2, 2, 0, 0, 0, 9, 0, 0, 0xfd, 0xe9]);
+    let update = update(&[], &attributes(&with(peer.sort, foreign)), &[24, 198, 51, 100]);
+    peer.marker_arrives(&site).await.unwrap();
+    assert!(!peer.update(&site, &update).await.unwrap(), "the UPDATE itself is well formed");
+    assert!(site.route(2, MARKER).await.is_none(), "the route that was there is withdrawn");
+
+    let lenient = PeerConfig { enforce_first_as: false, ..site.config(2) };
+    site.apply([(name(2), lenient)].into()).await.unwrap();
+    peer.update(&site, &update).await.unwrap();
+    assert!(site.route(2, MARKER).await.is_some());
+    // Back to the default: what is held goes at once, and the session stays.
+    site.apply(site.configs()).await.unwrap();
+    site.wait(2, |status| status.families[&AfiSafi::Ipv4Unicast].accepted == 0).await.unwrap();
+    assert_eq!(site.status(2).counters.lost, 0);
+}
+
 #[tokio::test]
 async fn rejected_prefixes_leave_nothing_but_a_count() {
     let (site, mut peer) = established().await;

@@ -15,6 +15,7 @@ mod hold_time;
 mod prefix;
 mod router_id;
 
+pub mod bmp;
 pub mod policy;
 pub mod rib;
 pub mod session;

@@ -141,6 +141,7 @@ mod tests {
             role: None,
             longest_received: 4096,
             peer_open: open.clone(),
+            peer_open_octets: Default::default(),
             local_open: open,
         }
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     Action, ConnectionId, DownReason, Event, SessionConfig, SessionCounters,
@@ -72,13 +72,23 @@ pub(super) struct Connection {
     pub(super) timers: TimerTable,
     /// What we said in our OPEN, once it left.
     pub(super) local_open: Option<Open>,
+    /// The peer's OPEN as it came, until it is judged.
+    pub(super) peer_open: Bytes,
     established_at: Option<Instant>,
 }
 
 impl Connection {
     pub(super) fn new(initiator: Initiator, phase: Phase, id: Option<ConnectionId>) -> Connection {
         let timers = TimerTable::default();
-        Connection { id, initiator, phase, timers, local_open: None, established_at: None }
+        Connection {
+            id,
+            initiator,
+            phase,
+            timers,
+            local_open: None,
+            peer_open: Bytes::new(),
+            established_at: None,
+        }
     }
 
     /// One step of the state machine, and all that it asks for.

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Negotiated, State};
+use super::{Negotiated, State, fsm};
 use crate::{
     AfiSafi,
     wire::{CeaseReason, Finding, Notification, Update},
@@ -80,6 +80,22 @@ pub enum DownReason {
 }
 
 impl DownReason {
+    /// The NOTIFICATION that ended a session with what was `negotiated`, as it was sent or received.
+    pub fn notification(&self, negotiated: &Negotiated) -> Option<Notification> {
+        match self {
+            DownReason::NotificationSent(sent) => Some(sent.clone()),
+            DownReason::NotificationReceived(received) => Some(received.clone()),
+            DownReason::Stopped(StopReason::Cease(reason, text)) => {
+                Some(fsm::farewell(Some(negotiated), *reason, text))
+            }
+            DownReason::Collision => Some(fsm::collision_cease()),
+            DownReason::Stopped(StopReason::Retain)
+            | DownReason::ConnectionLost
+            | DownReason::SendHoldTimerExpired
+            | DownReason::PeerRestarted => None,
+        }
+    }
+
     /// Whether the peer's routes may stay until it is back (RFC 4724 section 4.2, RFC 8538 section 3).
     pub fn retains_routes(&self, negotiated: &Negotiated) -> bool {
         let Some(peer) = &negotiated.graceful_restart else { return false };

@@ -316,8 +316,13 @@ fn fail(sent: Notification, effects: &mut Vec<Effect>) -> Phase {
 }
 
 fn collision(effects: &mut Vec<Effect>) -> Phase {
-    effects.push(Effect::SendNotification(Notification::cease(CeaseReason::ConnectionCollision, "")));
+    effects.push(Effect::SendNotification(collision_cease()));
     drop_connection(DownReason::Collision, effects)
+}
+
+/// What the connection that loses a collision is told.
+pub(super) fn collision_cease() -> Notification {
+    Notification::cease(CeaseReason::ConnectionCollision, "")
 }
 
 fn stop(negotiated: Option<&Negotiated>, reason: StopReason, effects: &mut Vec<Effect>) -> Phase {
@@ -329,7 +334,7 @@ fn stop(negotiated: Option<&Negotiated>, reason: StopReason, effects: &mut Vec<E
 
 /// The Cease for a reason. Where both sides keep routes over a NOTIFICATION, one that shall flush them is wrapped
 /// in a Hard Reset; elsewhere every Cease flushes and the wrapping would not be understood (RFC 8538 section 3).
-fn farewell(negotiated: Option<&Negotiated>, reason: CeaseReason, text: &str) -> Notification {
+pub(super) fn farewell(negotiated: Option<&Negotiated>, reason: CeaseReason, text: &str) -> Notification {
     let flushes = match reason {
         CeaseReason::MaxPrefixes
         | CeaseReason::AdministrativeShutdown

@@ -19,7 +19,7 @@ fn negotiated() -> Arc<Negotiated> {
         SessionConfig::new(Asn::new(local).unwrap(), Asn::new(peer).unwrap(), RouterId::new(id).unwrap())
     };
     let (ours, theirs) = (config(1, 2, 1), config(2, 1, 2));
-    Arc::new(Negotiated::new(&ours, &local_open(&ours), local_open(&theirs)).unwrap())
+    Arc::new(Negotiated::new(&ours, &local_open(&ours), local_open(&theirs), Default::default()).unwrap())
 }
 
 fn phases() -> [Phase; 6] {

@@ -29,7 +29,11 @@ pub use state::State;
 
 use crate::{
     AfiSafi, Families,
-    wire::{CodecContext, Frame, Message, Notification, Open, RouteRefresh, frame::MAX_LENGTH, iana::error},
+    wire::{
+        CodecContext, Frame, Message, Notification, Open, RouteRefresh,
+        frame::MAX_LENGTH,
+        iana::{MessageType, error},
+    },
 };
 use collision::{Identity, Initiator, winner};
 use connection::{Connection, Shared};
@@ -153,6 +157,9 @@ impl Session {
             let decoded = match Frame::poll(buffer, longest) {
                 Ok(None) => return,
                 Ok(Some(frame)) => {
+                    if frame.kind == MessageType::Open {
+                        connection.peer_open = frame.whole();
+                    }
                     self.shared.counters.messages_received += 1;
                     Message::decode(frame, &context)
                 }
@@ -304,7 +311,8 @@ impl Session {
         let initiator = connection.initiator;
         let Some(local) = connection.local_open.clone() else { return };
         let collides = connection.phase == Phase::OpenSent;
-        let negotiated = match Negotiated::new(&self.shared.config, &local, open) {
+        let octets = std::mem::take(&mut connection.peer_open);
+        let negotiated = match Negotiated::new(&self.shared.config, &local, open, octets) {
             Ok(negotiated) => Arc::new(negotiated),
             Err(notification) => return self.drive_by_id(now, id, Input::OpenError(notification)),
         };

@@ -1,6 +1,8 @@
 //! Our OPEN, the checks on the peer's, and what the two amount to (RFC 4271 sections 4.2 and 6.2, RFC 5492).
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::SessionConfig;
 use crate::{
     AfiSafi, Families, HoldTime,
@@ -35,6 +37,8 @@ pub struct Negotiated {
     pub longest_received: usize,
     /// The peer's OPEN.
     pub peer_open: Open,
+    /// The peer's OPEN as it came, header and all.
+    pub peer_open_octets: Bytes,
     /// Our OPEN.
     pub local_open: Open,
 }
@@ -88,7 +92,12 @@ impl Negotiated {
     }
 
     /// Reads the peer's OPEN against ours; the error is the NOTIFICATION that it deserves.
-    pub(super) fn new(config: &SessionConfig, local: &Open, peer: Open) -> Result<Negotiated, Notification> {
+    pub(super) fn new(
+        config: &SessionConfig,
+        local: &Open,
+        peer: Open,
+        peer_open_octets: Bytes,
+    ) -> Result<Negotiated, Notification> {
         if peer.asn != config.peer_asn {
             return Err(Notification::open(error::BAD_PEER_AS));
         }
@@ -128,6 +137,7 @@ impl Negotiated {
             longest_received: longest_message(local),
             local_open: local.clone(),
             peer_open: peer,
+            peer_open_octets,
         })
     }
 }
@@ -228,7 +238,7 @@ mod tests {
     }
 
     fn negotiate(ours: &SessionConfig, theirs: &SessionConfig) -> Result<Negotiated, Notification> {
-        Negotiated::new(ours, &local_open(ours), local_open(theirs))
+        Negotiated::new(ours, &local_open(ours), local_open(theirs), Bytes::new())
     }
 
     fn subcode(result: Result<Negotiated, Notification>) -> (u8, u8) {
@@ -261,7 +271,7 @@ mod tests {
         let ours = config(1, 2, 1);
         let mut open = local_open(&config(2, 1, 2));
         open.capabilities.clear();
-        let agreed = Negotiated::new(&ours, &local_open(&ours), open).unwrap();
+        let agreed = Negotiated::new(&ours, &local_open(&ours), open, Bytes::new()).unwrap();
         assert_eq!(agreed.families, Families::from_iter([AfiSafi::Ipv4Unicast]));
         assert!(!agreed.context.four_octet_asn && !agreed.route_refresh);
     }

@@ -56,7 +56,7 @@ impl Frame {
     }
 
     /// The message as it came, header and all.
-    pub(super) fn whole(&self) -> Bytes {
+    pub(crate) fn whole(&self) -> Bytes {
         let mut out = BytesMut::new();
         let start = begin(self.kind, &mut out);
         out.put_slice(&self.body);

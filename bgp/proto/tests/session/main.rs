@@ -6,3 +6,4 @@ mod life;
 mod pair;
 mod restart;
 mod retention;
+mod told;

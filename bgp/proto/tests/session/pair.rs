@@ -51,6 +51,8 @@ struct Link {
 pub(crate) struct Side {
     pub(crate) session: Session,
     pub(crate) events: Vec<Event>,
+    /// Each message that the session wrote.
+    pub(crate) sent: Vec<Bytes>,
     /// Whether connections to this side are taken at all.
     pub(crate) listening: bool,
     /// Whether this side reads what comes; packets wait while it does not.
@@ -64,6 +66,7 @@ impl Side {
         Side {
             session: Session::new(config),
             events: Vec::new(),
+            sent: Vec::new(),
             listening: true,
             reading: true,
             connects: 0,
@@ -338,6 +341,7 @@ impl Pair {
                     self.push(self.links.len() - 1, 1 - side, Packet::Syn);
                 }
                 Action::Send(id, bytes) => {
+                    self.sides[side].sent.push(bytes.clone());
                     if let Some(link) = self.link_of(side, id) {
                         self.push(link, 1 - side, Packet::Bytes(bytes));
                         if self.sides[1 - side].reading {

@@ -5,7 +5,8 @@
 //! is shared between tasks but values sent through channels.
 //!
 //! Everything is declarative: [`Speaker::apply`] takes the whole set of peers, [`Speaker::originate`] the whole set
-//! of an owner's routes, and both touch only what differs. Nothing that a peer sends is accepted unless its
+//! of an owner's routes, and both touch only what differs; [`Speaker::update`] changes some of them, at a price that does
+//! not depend on how many there are. Nothing that a peer sends is accepted unless its
 //! configuration says so, and nothing is advertised but what was originated.
 //!
 //! Read [`Speaker`] first, then [`PeerConfig`] and [`Receipt`].
@@ -20,8 +21,10 @@ mod listener;
 mod md5;
 mod next_hop;
 mod origin;
+mod originated;
 mod outbound;
 mod peer;
+mod quota;
 mod receipt;
 mod registry;
 mod socket;
@@ -32,7 +35,7 @@ pub use change::{Cost, Effect, Field, PeerChange, change_costs};
 pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, PeerName, SpeakerConfig};
 pub use learned::{Learned, LearnedPath};
 pub use md5::Md5Failures;
-pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute};
+pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute, RouteChange};
 pub use receipt::Receipt;
 pub use speaker::{Speaker, StopMode};
 pub use status::{Counters, FamilyStatus, PeerStatus, Peers};

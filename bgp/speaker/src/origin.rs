@@ -19,6 +19,17 @@ pub struct Originated {
     pub attributes: Arc<OriginAttributes>,
 }
 
+/// A change of what is advertised to one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteChange {
+    /// To whom.
+    pub peer: PeerName,
+    /// What.
+    pub prefix: Prefix,
+    /// With which attributes from now on; `None`: it is withdrawn.
+    pub attributes: Option<Arc<OriginAttributes>>,
+}
+
 /// What the originator chooses. ORIGIN, AS_PATH and NEXT_HOP (ourselves) are added for each session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OriginAttributes {

@@ -1,18 +1,14 @@
 //! What one peer is to be told: originated routes turned into this session's attributes and next hop.
 //!
-//! Owned by the peer's task. The registry gives the whole desired set; the difference to the last one goes to the
-//! Adj-RIB-Out, which keeps what was sent and packs what is pending.
-use std::{
-    collections::{BTreeMap, btree_map},
-    net::IpAddr,
-    sync::Arc,
-};
+//! Owned by the peer's task. The registry gives changes; they go to the Adj-RIB-Out, which keeps what was sent and
+//! packs what is pending. What the session makes of a set of attributes is asked once, when it is first told.
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use bytes::BytesMut;
 use plainroute_bgp::{
     AfiSafi, Community, Prefix,
     policy::Relation,
-    rib::{AdjRibOut, AttributeSet, Route},
+    rib::{AdjRibOut, Route},
     session::Negotiated,
     wire::{AsPath, AsPathSegment, NextHop, Origin, PathAttributes, SegmentKind},
 };
@@ -20,92 +16,100 @@ use plainroute_bgp::{
 use crate::{
     AdvertisedRoute, OriginAttributes, PeerConfig,
     next_hop::{InterfaceAddress, next_hop_self},
+    originated::Change,
+    quota::Quota,
 };
 
-/// What is originated to one peer, by all owners.
-pub(crate) type Routes = BTreeMap<Prefix, Arc<OriginAttributes>>;
-
-/// A version of the desired set; the number is what receipts wait for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Desired {
-    pub(crate) version: u64,
-    pub(crate) routes: Arc<Routes>,
+/// A piece of a change. A large one comes in several, so that no more than that is under way at a time.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) routes: Vec<Change>,
+    /// The number that receipts wait for, in the last piece.
+    pub(crate) version: Option<u64>,
 }
+
+impl Changes {
+    /// How many routes a piece has at most.
+    pub(crate) const ROUTES: usize = 2048;
+}
+
+/// For each negotiated family ourselves as next hop, or why there is none; empty without a session.
+type NextHops = BTreeMap<AfiSafi, Result<NextHop, String>>;
 
 #[derive(Default)]
 pub(crate) struct Outbound {
-    rib: AdjRibOut,
-    desired: Desired,
-    /// The most routes that are told, of the desired ones those with the lowest prefixes.
-    limit: usize,
-    /// For each negotiated family ourselves as next hop, or why there is none; empty without a session.
-    next_hops: BTreeMap<AfiSafi, Result<NextHop, String>>,
-    template: Option<Template>,
-    /// Per family, counted when the desired set or the limit changes: all that is originated, and what of it is
-    /// beyond the limit.
-    counts: BTreeMap<AfiSafi, Counts>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    originated: usize,
-    beyond: usize,
-}
-
-/// The attributes that were built last, since neighbours in the set mostly share them.
-struct Template {
-    origin: Arc<OriginAttributes>,
-    attributes: AttributeSet,
+    rib: AdjRibOut<Arc<OriginAttributes>>,
+    quota: Quota,
+    /// Of the last change that is in here whole; `None` before what was there when the peer came.
+    version: Option<u64>,
+    next_hops: NextHops,
 }
 
 impl Outbound {
     pub(crate) fn new(config: &PeerConfig) -> Outbound {
-        Outbound { limit: limit(config), ..Outbound::default() }
+        let mut outbound = Outbound::default();
+        outbound.set_limit(config);
+        outbound
     }
 
-    pub(crate) fn rib(&self) -> &AdjRibOut {
+    pub(crate) fn rib(&self) -> &AdjRibOut<Arc<OriginAttributes>> {
         &self.rib
     }
 
-    /// The version of the desired set that is in here.
-    pub(crate) fn version(&self) -> u64 {
-        self.desired.version
+    /// The version of the originated routes that is in here, once there is a whole one.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.version
     }
 
     /// How many prefixes of the family are originated.
     pub(crate) fn originated(&self, family: AfiSafi) -> usize {
-        self.counts.get(&family).map_or(0, |counts| counts.originated)
+        self.rib.desired(family) + self.quota.beyond(family)
     }
 
     /// Why some or all of what is originated is not told.
-    pub(crate) fn not_advertised(&self, family: AfiSafi) -> Option<String> {
+    pub(crate) fn not_advertised(&self, family: AfiSafi, config: &PeerConfig) -> Option<String> {
         if let Some(Err(reason)) = self.next_hops.get(&family) {
             return Some(reason.clone());
         }
-        let beyond = self.counts.get(&family).map_or(0, |counts| counts.beyond);
-        (beyond > 0).then(|| format!("{beyond} prefixes are beyond the limit of {}", self.limit))
+        let beyond = self.quota.beyond(family);
+        let limit = config.max_prefixes_out.filter(|_| beyond > 0)?;
+        Some(format!("{beyond} prefixes are beyond the limit of {limit}"))
     }
 
-    pub(crate) fn set_desired(&mut self, desired: Desired, config: &PeerConfig) {
-        let old = std::mem::replace(&mut self.desired, desired);
-        self.change(&old.routes, self.limit, config);
+    pub(crate) fn apply(&mut self, changes: Changes) {
+        for change in changes.routes {
+            self.quota.admit(change, |(prefix, desired)| _ = self.rib.set_desired(prefix, desired));
+        }
+        self.version = changes.version.or(self.version);
+    }
+
+    /// Nothing is to be told any more.
+    pub(crate) fn withdraw(&mut self) {
+        let told: Vec<Prefix> = self.rib.iter().map(|advertised| advertised.prefix).collect();
+        for prefix in told {
+            self.rib.set_desired(prefix, None);
+        }
+        self.quota = Quota::default();
     }
 
     pub(crate) fn set_limit(&mut self, config: &PeerConfig) {
-        let old = std::mem::replace(&mut self.limit, limit(config));
-        let routes = Arc::clone(&self.desired.routes);
-        self.change(&routes, old, config);
+        let mut changes = Vec::new();
+        let rib = &self.rib;
+        let told = || rib.iter().map(|told| (told.prefix, Arc::clone(told.desired))).collect();
+        self.quota.set_limit(config.max_prefixes_out, told, |change| changes.push(change));
+        for (prefix, desired) in changes {
+            self.rib.set_desired(prefix, desired);
+        }
     }
 
     /// The session stands: everything is to be told through it.
     pub(crate) fn session_up(
         &mut self,
-        config: &PeerConfig,
         negotiated: &Negotiated,
         local: IpAddr,
         addresses: &[InterfaceAddress],
     ) {
-        self.set_next_hops(config, negotiated, local, addresses);
+        self.next_hops = next_hops(negotiated, local, addresses);
         self.rib.session_up(negotiated.families);
     }
 
@@ -114,7 +118,7 @@ impl Outbound {
         self.next_hops.values().any(Result::is_err)
     }
 
-    /// Chooses the next hops of the session and routes through them.
+    /// Chooses the next hops of the session anew.
     pub(crate) fn set_next_hops(
         &mut self,
         config: &PeerConfig,
@@ -122,13 +126,10 @@ impl Outbound {
         local: IpAddr,
         addresses: &[InterfaceAddress],
     ) {
-        let next_hop = |family| (family, next_hop_self(family, local, negotiated, addresses));
-        self.next_hops = negotiated.families.iter().map(next_hop).collect();
-        self.template = None;
-        let routes = Arc::clone(&self.desired.routes);
-        for (prefix, origin) in routes.iter().take(self.limit) {
-            let route = self.route(*prefix, origin, config);
-            self.rib.set_desired(*prefix, route);
+        let next_hops = next_hops(negotiated, local, addresses);
+        if next_hops != self.next_hops {
+            self.rib.say_again(|family, origin| say(family, origin, &next_hops, config));
+            self.next_hops = next_hops;
         }
     }
 
@@ -146,79 +147,46 @@ impl Outbound {
     }
 
     /// Appends the next UPDATE; false where there is none.
-    pub(crate) fn poll_update(&mut self, negotiated: &Negotiated, out: &mut BytesMut) -> bool {
-        self.rib.poll_update(&negotiated.context, out)
+    pub(crate) fn poll_update(
+        &mut self,
+        config: &PeerConfig,
+        negotiated: &Negotiated,
+        out: &mut BytesMut,
+    ) -> bool {
+        let next_hops = &self.next_hops;
+        let say = |family, origin: &Arc<OriginAttributes>| say(family, origin, next_hops, config);
+        self.rib.poll_update_with(&negotiated.context, say, out)
     }
 
     /// What the peer was told, by prefix.
     pub(crate) fn advertised(&self) -> Vec<AdvertisedRoute> {
         let sent = self.rib.iter().filter(|advertised| advertised.sent);
         let mut routes: Vec<AdvertisedRoute> = sent
-            .map(|advertised| AdvertisedRoute {
-                prefix: advertised.prefix,
-                next_hop: advertised.route.next_hop,
-                attributes: Arc::clone(advertised.route.attributes.shared()),
+            .filter_map(|advertised| {
+                let route = advertised.route?;
+                let attributes = Arc::clone(route.attributes.shared());
+                Some(AdvertisedRoute { prefix: advertised.prefix, next_hop: route.next_hop, attributes })
             })
             .collect();
-        routes.sort_by_key(|route| route.prefix);
+        routes.sort_unstable_by_key(|route| route.prefix);
         routes
     }
-
-    /// Brings the RIB from the first `old_limit` of `old` to what is desired now.
-    fn change(&mut self, old: &Routes, old_limit: usize, config: &PeerConfig) {
-        let new = Arc::clone(&self.desired.routes);
-        let mut changes: Vec<(Prefix, Option<&Arc<OriginAttributes>>)> = Vec::new();
-        let mut old = old.iter().take(old_limit).peekable();
-        for (prefix, origin) in new.iter().take(self.limit) {
-            changes.extend(before(&mut old, *prefix).map(|gone| (gone, None)));
-            let same = old.next_if(|(other, _)| *other == prefix).is_some_and(|(_, other)| other == origin);
-            if !same {
-                changes.push((*prefix, Some(origin)));
-            }
-        }
-        changes.extend(old.map(|(gone, _)| (*gone, None)));
-        self.counts.clear();
-        for (place, prefix) in new.keys().enumerate() {
-            let counts = self.counts.entry(prefix.family()).or_default();
-            counts.originated += 1;
-            counts.beyond += usize::from(place >= self.limit);
-        }
-        for (prefix, origin) in changes {
-            let route = origin.and_then(|origin| self.route(prefix, origin, config));
-            self.rib.set_desired(prefix, route);
-        }
-    }
-
-    /// The route as this session says it; `None` without a session or a next hop.
-    fn route(
-        &mut self,
-        prefix: Prefix,
-        origin: &Arc<OriginAttributes>,
-        config: &PeerConfig,
-    ) -> Option<Route> {
-        let next_hop = *self.next_hops.get(&prefix.family())?.as_ref().ok()?;
-        let attributes = match &self.template {
-            Some(template) if template.origin == *origin => template.attributes.clone(),
-            Some(_) | None => {
-                let attributes = AttributeSet::from(attributes(origin, config));
-                self.template = Some(Template { origin: Arc::clone(origin), attributes: attributes.clone() });
-                attributes
-            }
-        };
-        Some(Route { attributes, next_hop })
-    }
 }
 
-fn limit(config: &PeerConfig) -> usize {
-    config.max_prefixes_out.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+fn next_hops(negotiated: &Negotiated, local: IpAddr, addresses: &[InterfaceAddress]) -> NextHops {
+    let next_hop = |family| (family, next_hop_self(family, local, negotiated, addresses));
+    negotiated.families.iter().map(next_hop).collect()
 }
 
-/// Takes what sorts before `prefix`.
-fn before<'a>(
-    routes: &mut std::iter::Peekable<std::iter::Take<btree_map::Iter<'a, Prefix, Arc<OriginAttributes>>>>,
-    prefix: Prefix,
-) -> impl Iterator<Item = Prefix> {
-    std::iter::from_fn(move || routes.next_if(|(other, _)| **other < prefix).map(|(other, _)| *other))
+/// The route as the session says it; `None` where it has no next hop.
+fn say(
+    family: AfiSafi,
+    origin: &OriginAttributes,
+    next_hops: &NextHops,
+    config: &PeerConfig,
+) -> Option<Route> {
+    let next_hop = *next_hops.get(&family)?.as_ref().ok()?;
+    Some(Route::new(attributes(origin, config), next_hop))
 }
 
 /// The attributes as the peer sees them (RFC 4271 section 5.1).

@@ -1,9 +1,9 @@
 //! The peer task: one for each peer.
 //!
 //! Owns: the peer's session, its TCP connections and both its RIBs.
-//! Inputs: its configuration, its desired routes and whether they are complete (`watch`: only the latest counts);
-//! commands and connections that the peer opened (bounded channels); its sockets; the clock.
-//! Outputs: its status and what it teaches (`watch`, with a nudge to the registry); the version of the desired set
+//! Inputs: its configuration and whether its routes are complete (`watch`: only the latest counts); changes of its
+//! routes, commands and connections that the peer opened (bounded channels); its sockets; the clock.
+//! Outputs: its status and what it teaches (`watch`, with a nudge to the registry); the version of the routes
 //! that is done with (`watch`).
 //! Cancelling: the loop awaits in one place, [`Peer::wait`], whose futures are all cancel-safe, and yields before
 //! it. A task that is dropped closes its sockets without NOTIFICATION, as a crash would.
@@ -36,13 +36,16 @@ use crate::{
     inbound::Inbound,
     md5::Md5Watch,
     next_hop::interface_addresses,
-    outbound::{Desired, Outbound},
+    outbound::{Changes, Outbound},
     socket,
     status::{PeerView, Record},
 };
 
 /// How long withdrawals may take to leave when the speaker stops.
 const WITHDRAW_WAIT: Duration = Duration::from_secs(3);
+
+/// How many changes of routes may wait, and are taken before sockets have their turn again.
+pub(crate) const CHANGES_WAITING: usize = 16;
 
 /// How a peer's session ends for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub(crate) enum PeerCommand {
 
 pub(crate) struct Inputs {
     pub(crate) config: watch::Receiver<PeerConfig>,
-    pub(crate) desired: watch::Receiver<Desired>,
+    pub(crate) changes: mpsc::Receiver<Changes>,
     pub(crate) synced: watch::Receiver<bool>,
     pub(crate) commands: mpsc::Receiver<PeerCommand>,
     pub(crate) connections: mpsc::Receiver<TcpStream>,
@@ -79,7 +82,7 @@ pub(crate) struct Outputs {
 /// What ended the wait.
 enum Wake {
     Config,
-    Desired,
+    Changes(Changes),
     Synced,
     Command(PeerCommand),
     Accepted(TcpStream),
@@ -120,8 +123,7 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(name: PeerName, speaker: SpeakerConfig, mut inputs: Inputs, outputs: Outputs) -> Peer {
         let config = inputs.config.borrow_and_update().clone();
-        let mut outbound = Outbound::new(&config);
-        outbound.set_desired(inputs.desired.borrow_and_update().clone(), &config);
+        let outbound = Outbound::new(&config);
         let session = Session::new(config.session(&speaker, seed(&name)));
         Peer {
             session,
@@ -182,10 +184,10 @@ impl Peer {
             signatures,
         ];
         let timeout = timeout.into_iter().flatten().min();
-        let Inputs { config, desired, synced, commands, connections } = &mut self.inputs;
+        let Inputs { config, changes, synced, commands, connections } = &mut self.inputs;
         tokio::select! {
             changed = config.changed() => changed.map_or(Wake::Abandoned, |()| Wake::Config),
-            changed = desired.changed() => changed.map_or(Wake::Abandoned, |()| Wake::Desired),
+            piece = changes.recv() => piece.map_or(Wake::Abandoned, Wake::Changes),
             // No handle is left to say it; the registry goes too and says so itself.
             Ok(()) = synced.changed() => Wake::Synced,
             command = commands.recv() => command.map_or(Wake::Abandoned, Wake::Command),
@@ -202,7 +204,10 @@ impl Peer {
                 let config = self.inputs.config.borrow_and_update().clone();
                 self.reconfigure(config);
             }
-            Wake::Desired => self.take_desired(),
+            Wake::Changes(changes) => {
+                self.apply(changes);
+                self.take_changes();
+            }
             Wake::Synced => self.take_synced(),
             Wake::Command(PeerCommand::Advertised(answer)) => {
                 // The asker may be gone; that is its own affair.
@@ -213,8 +218,7 @@ impl Peer {
             }
             Wake::Command(PeerCommand::Leave(Leave::Now(reason))) => self.leave(reason),
             Wake::Command(PeerCommand::Leave(Leave::Withdraw)) => {
-                let version = self.outbound.version();
-                self.outbound.set_desired(Desired { version, ..Desired::default() }, &self.config);
+                self.outbound.withdraw();
                 self.leaving = Some(now() + WITHDRAW_WAIT);
             }
             Wake::Abandoned => self.leave(StopReason::Retain),
@@ -256,20 +260,33 @@ impl Peer {
         }
     }
 
-    fn take_desired(&mut self) {
-        let desired = self.inputs.desired.borrow_and_update().clone();
+    fn apply(&mut self, changes: Changes) {
         if self.leaving.is_none() {
-            self.outbound.set_desired(desired, &self.config);
-            self.look_for_next_hops();
+            self.outbound.apply(changes);
         }
     }
 
-    /// Releases End-of-RIB once the set is complete. The set was sent before the word that it is: whoever sees the
-    /// word takes the set first, or End-of-RIB would leave before the routes and the peer would drop them.
+    /// Takes what waits of changes, so that they leave together; a flood of them may not keep the sockets waiting.
+    fn take_changes(&mut self) {
+        for _ in 0..CHANGES_WAITING {
+            let Ok(changes) = self.inputs.changes.try_recv() else { break };
+            self.apply(changes);
+        }
+        self.look_for_next_hops();
+        self.take_synced();
+    }
+
+    /// Releases End-of-RIB once the set is complete. The set was sent before the word that it is, and a peer that comes
+    /// later gets the word before the set: whoever sees the word takes the set first, or End-of-RIB would leave before
+    /// the routes and the peer would drop them.
     fn take_synced(&mut self) {
-        if *self.inputs.synced.borrow_and_update() {
-            self.take_desired();
-            self.outbound.release_end_of_rib();
+        if *self.inputs.synced.borrow_and_update() && !self.outbound.rib().end_of_rib_released() {
+            while let Ok(changes) = self.inputs.changes.try_recv() {
+                self.apply(changes);
+            }
+            if self.outbound.version().is_some() {
+                self.outbound.release_end_of_rib();
+            }
         }
     }
 
@@ -381,7 +398,7 @@ impl Peer {
 
     fn publish(&mut self) {
         if self.is_flushed() {
-            let version = self.outbound.version();
+            let version = self.outbound.version().unwrap_or_default();
             self.outputs.flushed.send_if_modified(|flushed| std::mem::replace(flushed, version) != version);
         }
         self.inbound.summarize();
@@ -435,7 +452,7 @@ async fn sleep_until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use plainroute_bgp::Asn;
+    use plainroute_bgp::{Asn, Prefix};
 
     use super::*;
 
@@ -445,23 +462,32 @@ mod tests {
         let asn = |number| Asn::new(number).unwrap();
         let router_id = "192.0.2.1".parse().unwrap();
         let config = PeerConfig::new(asn(64512), asn(64600), router_id, [192, 0, 2, 2].into());
-        let (desired, desired_in) = watch::channel(Desired::default());
+        let (changes, changes_in) = mpsc::channel(CHANGES_WAITING);
         let (synced, synced_in) = watch::channel(false);
         let (config, config_in) = watch::channel(config);
         let inputs = Inputs {
             config: config_in,
-            desired: desired_in,
+            changes: changes_in,
             synced: synced_in,
             commands: mpsc::channel(1).1,
             connections: mpsc::channel(1).1,
         };
+        let prefix = Prefix::host([10, 0, 0, 1].into());
         let view = watch::Sender::new(PeerView::idle(&config.borrow()));
         let outputs = Outputs { view, flushed: watch::Sender::new(0), changed: Arc::default() };
         let mut peer = Peer::new(PeerName::from("tor"), SpeakerConfig::default(), inputs, outputs);
 
-        desired.send_replace(Desired { version: 7, ..Desired::default() });
         synced.send_replace(true);
         peer.handle(Wake::Synced);
-        assert_eq!(peer.outbound.version(), 7);
+        assert!(!peer.outbound.rib().end_of_rib_released(), "nothing has come yet");
+
+        changes.try_send(Changes { routes: vec![(prefix, Some(Arc::default()))], version: None }).unwrap();
+        peer.handle(Wake::Synced);
+        assert!(!peer.outbound.rib().end_of_rib_released(), "only a piece of it has come");
+
+        changes.try_send(Changes { routes: Vec::new(), version: Some(7) }).unwrap();
+        peer.handle(Wake::Synced);
+        assert!(peer.outbound.rib().end_of_rib_released());
+        assert_eq!((peer.outbound.version(), peer.outbound.originated(prefix.family())), (Some(7), 1));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: the peers' configuration, their tasks, the listeners, and what each owner originates.
 //! Inputs: commands of the handles (bounded channel); nudges of the peers' tasks that their view has changed.
-//! Outputs: each peer's configuration and desired routes, each listener's callers (all `watch`); the status of all
-//! peers and the best of what they taught (`watch`).
+//! Outputs: each peer's configuration and each listener's callers (`watch`); the changes of what each peer is to be
+//! told (bounded channel); the status of all peers and the best of what they taught (`watch`).
 //! Cancelling: the task ends when it is stopped or the last handle is dropped; the peers' tasks then close their
 //! connections without NOTIFICATION. Answers that nobody waits for any more are dropped.
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -17,11 +17,12 @@ use tracing::{info, warn};
 
 use crate::{
     AdvertisedRoute, ApplyError, Effect, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, SpeakerConfig, StopMode, change, learned,
+    Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StopMode, change, learned,
     learned::Teaching,
     listener::{Caller, Callers, Listener},
-    outbound::{Desired, Routes},
-    peer::{Inputs, Leave, Outputs, Peer, PeerCommand},
+    originated::{Change, OriginatedSets},
+    outbound::Changes,
+    peer::{CHANGES_WAITING, Inputs, Leave, Outputs, Peer, PeerCommand},
     status::PeerView,
 };
 
@@ -38,6 +39,11 @@ pub(crate) enum Command {
     Originate {
         owner: String,
         routes: Vec<Originated>,
+        answer: oneshot::Sender<Receipt>,
+    },
+    Update {
+        owner: String,
+        changes: Vec<RouteChange>,
         answer: oneshot::Sender<Receipt>,
     },
     Advertised {
@@ -64,7 +70,9 @@ pub(crate) struct PublicOutputs {
 /// A running peer, as the registry sees it.
 struct Running {
     config: watch::Sender<PeerConfig>,
-    desired: watch::Sender<Desired>,
+    changes: mpsc::Sender<Changes>,
+    /// Of the last change that it was told.
+    version: u64,
     commands: mpsc::Sender<PeerCommand>,
     connections: mpsc::Sender<tokio::net::TcpStream>,
     view: watch::Receiver<PeerView>,
@@ -93,8 +101,7 @@ pub(crate) struct Registry {
     outputs: PublicOutputs,
     peers: BTreeMap<PeerName, Running>,
     listeners: BTreeMap<u16, Listening>,
-    /// Owner, peer, routes.
-    originated: BTreeMap<String, BTreeMap<PeerName, Arc<Routes>>>,
+    originated: OriginatedSets,
     version: u64,
     /// What `learned` was last computed from.
     teachings: BTreeMap<PeerName, Teaching>,
@@ -113,7 +120,7 @@ impl Registry {
             outputs,
             peers: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            originated: BTreeMap::new(),
+            originated: OriginatedSets::default(),
             version: 0,
             teachings: BTreeMap::new(),
             changed: Arc::default(),
@@ -138,7 +145,10 @@ impl Registry {
                     let _ = answer.send(result);
                 }
                 Some(Command::Originate { owner, routes, answer }) => {
-                    let _ = answer.send(self.originate(owner, routes));
+                    let _ = answer.send(self.originate(owner, routes).await);
+                }
+                Some(Command::Update { owner, changes, answer }) => {
+                    let _ = answer.send(self.update(&owner, changes).await);
                 }
                 Some(Command::Advertised { peer, answer }) => {
                     self.ask(&peer, PeerCommand::Advertised(answer)).await;
@@ -170,7 +180,7 @@ impl Registry {
         for (peer, config) in wanted {
             let effect = match self.peers.get(&peer) {
                 None => {
-                    self.add(peer.clone(), config);
+                    self.add(peer.clone(), config).await;
                     Effect::Added
                 }
                 Some(running) => {
@@ -242,16 +252,16 @@ impl Registry {
         }
     }
 
-    fn add(&mut self, peer: PeerName, config: PeerConfig) {
+    async fn add(&mut self, peer: PeerName, config: PeerConfig) {
         let (commands, commands_in) = mpsc::channel(16);
-        let (connections, connections_in) = mpsc::channel(4);
+        let (connections, connections_in) = mpsc::channel(CHANGES_WAITING);
         let view = watch::Sender::new(PeerView::idle(&config));
         let flushed = watch::Sender::new(0);
-        let desired = watch::Sender::new(Desired { version: self.version, routes: self.routes_to(&peer) });
+        let (changes, changes_in) = mpsc::channel(CHANGES_WAITING);
         let config = watch::Sender::new(config);
         let inputs = Inputs {
             config: config.subscribe(),
-            desired: desired.subscribe(),
+            changes: changes_in,
             synced: self.synced.clone(),
             commands: commands_in,
             connections: connections_in,
@@ -269,11 +279,13 @@ impl Registry {
                 .run(),
             ),
             config,
-            desired,
+            changes,
+            version: self.version,
             commands,
             connections,
         };
         info!(%peer, "added");
+        tell(&running, self.originated.routes_to(&peer), self.version).await;
         self.peers.insert(peer, running);
     }
 
@@ -288,38 +300,35 @@ impl Registry {
         }
     }
 
-    fn originate(&mut self, owner: String, routes: Vec<Originated>) -> Receipt {
-        let mut by_peer: BTreeMap<PeerName, Routes> = BTreeMap::new();
-        for Originated { peer, prefix, attributes } in routes {
-            by_peer.entry(peer).or_default().insert(prefix, attributes);
-        }
-        let new: BTreeMap<PeerName, Arc<Routes>> =
-            by_peer.into_iter().map(|(peer, routes)| (peer, Arc::new(routes))).collect();
-        let old = self.originated.insert(owner, new.clone()).unwrap_or_default();
-        self.originated.retain(|_, peers| !peers.is_empty());
+    async fn originate(&mut self, owner: String, routes: Vec<Originated>) -> Receipt {
+        let replaced = self.originated.replace(owner, routes);
         self.version += 1;
-        for (peer, running) in &self.peers {
-            if old.get(peer) != new.get(peer) {
-                let desired = Desired { version: self.version, routes: self.routes_to(peer) };
-                running.desired.send_replace(desired);
+        for (peer, running) in &mut self.peers {
+            let mut changes = self.originated.changes(&replaced, peer).peekable();
+            if changes.peek().is_some() {
+                running.version = self.version;
+                tell(running, changes, self.version).await;
             }
         }
-        let wait = |running: &Running| (running.flushed.clone(), running.desired.borrow().version);
-        Receipt { waits: self.peers.values().map(wait).collect() }
+        self.receipt()
     }
 
-    /// What all owners originate to a peer; of two with the same prefix the first owner's counts.
-    fn routes_to(&self, peer: &PeerName) -> Arc<Routes> {
-        let mut owners = self.originated.values().filter_map(|peers| peers.get(peer));
-        let Some(first) = owners.next() else { return Arc::default() };
-        let mut all = Arc::clone(first);
-        for routes in owners {
-            let all = Arc::make_mut(&mut all);
-            for (prefix, attributes) in routes.iter() {
-                all.entry(*prefix).or_insert_with(|| Arc::clone(attributes));
+    async fn update(&mut self, owner: &str, changes: Vec<RouteChange>) -> Receipt {
+        let told = self.originated.update(owner, changes);
+        self.version += 1;
+        for (peer, changes) in told {
+            if let Some(running) = self.peers.get_mut(&peer) {
+                running.version = self.version;
+                tell(running, changes.into_iter(), self.version).await;
             }
         }
-        all
+        self.receipt()
+    }
+
+    /// Of all that every peer was told up to now.
+    fn receipt(&self) -> Receipt {
+        let wait = |running: &Running| (running.flushed.clone(), running.version);
+        Receipt { waits: self.peers.values().map(wait).collect() }
     }
 
     async fn ask(&self, peer: &PeerName, command: PeerCommand) {
@@ -376,6 +385,20 @@ impl Registry {
             });
         }
         self.outputs.peers.send_replace(Arc::new(statuses));
+    }
+}
+
+/// Tells a peer's task of changes, in pieces. The task takes them whatever its session does, so this never waits for
+/// the peer itself.
+async fn tell(running: &Running, mut changes: impl Iterator<Item = Change>, version: u64) {
+    loop {
+        let routes: Vec<Change> = changes.by_ref().take(Changes::ROUTES).collect();
+        let last = routes.len() < Changes::ROUTES;
+        let piece = Changes { routes, version: last.then_some(version) };
+        // An error means that the task has ended: nobody is left to be told.
+        if running.changes.send(piece).await.is_err() || last {
+            return;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     AdvertisedRoute, ApplyError, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers, Receipt,
-    ReceivedRoute, SpeakerConfig,
+    ReceivedRoute, RouteChange, SpeakerConfig,
     registry::{Command, PublicOutputs, Registry},
 };
 
@@ -72,6 +72,17 @@ impl Speaker {
         let (answer, answered) = oneshot::channel();
         let command = Command::Originate { owner: owner.to_owned(), routes, answer };
         // A stopped speaker has no peer that could be waited for.
+        if self.commands.send(command).await.is_err() {
+            return Receipt::default();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// Changes some of what `owner` originates; all else of it stays. What it costs depends on the number of changes,
+    /// not on the number of routes. Of two changes of the same prefix the later counts.
+    pub async fn update(&self, owner: &str, changes: Vec<RouteChange>) -> Receipt {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Update { owner: owner.to_owned(), changes, answer };
         if self.commands.send(command).await.is_err() {
             return Receipt::default();
         }

@@ -228,7 +228,7 @@ impl Record {
                 accepted: inbound.counts(family).accepted,
                 stale: inbound.counts(family).stale,
                 rejected: inbound.rib().rejected(family).total(),
-                not_advertised: outbound.not_advertised(family),
+                not_advertised: outbound.not_advertised(family, config),
                 end_of_rib_sent: outbound.rib().end_of_rib_sent(family),
                 end_of_rib_received: inbound.end_of_rib_received(family),
             };

@@ -3,6 +3,8 @@
 //! There is no queue of messages. The speaker polls for the next UPDATE whenever the socket takes bytes, and gets
 //! what is still different at that moment: withdrawals first, then announcements group by group, End-of-RIB last.
 //! A route that came and went while the socket was full costs nothing.
+use std::hash::Hash;
+
 use bytes::BytesMut;
 
 use super::{
@@ -16,12 +18,14 @@ use crate::{
 };
 
 /// One route that a peer is to hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advertised {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advertised<'a, D> {
     /// The prefix.
     pub prefix: Prefix,
-    /// Attributes and next hop, as this peer sees them.
-    pub route: Route,
+    /// What is desired of it.
+    pub desired: &'a D,
+    /// Attributes and next hop as this session says them; `None` where it did not or cannot.
+    pub route: Option<&'a Route>,
     /// Whether the peer was told in this session.
     pub sent: bool,
 }
@@ -39,8 +43,11 @@ pub struct Advertised {
 /// while rib.poll_update(&CodecContext::default(), &mut bytes) {}
 /// assert!(rib.pending_empty() && !bytes.is_empty());
 /// ```
-pub struct AdjRibOut {
-    tables: [Table; 2],
+///
+/// What is desired need not be a route: a program that says the same to many peers may desire what it says in its own
+/// terms, `D`, and have each session turn it into a route when it is first told ([`Self::poll_update_with`]).
+pub struct AdjRibOut<D = Route> {
+    tables: [Table<D>; 2],
     /// The families of the session; `None` without one.
     session: Option<Families>,
     /// The initial routes are complete: End-of-RIB may be told.
@@ -56,15 +63,23 @@ pub struct AdjRibOut {
     packer: Packer,
 }
 
-impl Default for AdjRibOut {
-    fn default() -> AdjRibOut {
+impl<D: Eq + Hash> Default for AdjRibOut<D> {
+    fn default() -> AdjRibOut<D> {
         AdjRibOut::new()
     }
 }
 
 impl AdjRibOut {
+    /// Appends the next UPDATE to `out`; false where there is nothing to say. The caller stops polling where `out`
+    /// is long enough for the socket. `context` must be that of the session.
+    pub fn poll_update(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
+        self.poll_update_with(context, |_, route| Some(route.clone()), out)
+    }
+}
+
+impl<D: Eq + Hash> AdjRibOut<D> {
     /// Nothing desired, no session.
-    pub fn new() -> AdjRibOut {
+    pub fn new() -> AdjRibOut<D> {
         AdjRibOut {
             tables: AfiSafi::ALL.map(Table::new),
             session: None,
@@ -79,8 +94,8 @@ impl AdjRibOut {
     }
 
     /// What the peer is to hold of `prefix` from now on; `None`: nothing. False where that is no change.
-    pub fn set_desired(&mut self, prefix: Prefix, route: Option<Route>) -> bool {
-        let changed = self.table(prefix.family()).set_desired(prefix, route);
+    pub fn set_desired(&mut self, prefix: Prefix, desired: Option<D>) -> bool {
+        let changed = self.table(prefix.family()).set_desired(prefix, desired);
         if changed {
             self.version += 1;
             self.note_flushed();
@@ -135,18 +150,39 @@ impl AdjRibOut {
         self.released = true;
     }
 
-    /// Appends the next UPDATE to `out`; false where there is nothing to say. The caller stops polling where `out`
-    /// is long enough for the socket. `context` must be that of the session.
-    pub fn poll_update(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
+    /// Whether [`Self::release_end_of_rib`] was called.
+    pub const fn end_of_rib_released(&self) -> bool {
+        self.released
+    }
+
+    /// As [`AdjRibOut::poll_update`]; `say` gives what this session makes of what is desired, or `None` where it
+    /// cannot say it: the peer then holds nothing of it. The answer is kept for the session, or until
+    /// [`Self::say_again`].
+    pub fn poll_update_with(
+        &mut self,
+        context: &CodecContext,
+        mut say: impl FnMut(AfiSafi, &D) -> Option<Route>,
+        out: &mut BytesMut,
+    ) -> bool {
         let written = self.poll_refresh_begin(context, out)
             || self.poll_withdrawal(context, out)
-            || self.poll_announcement(context, out)
+            || self.poll_announcement(context, &mut say, out)
             // A route that could not be said may have become a withdrawal.
             || self.poll_withdrawal(context, out)
             || self.poll_refresh_end(out)
             || self.poll_end_of_rib(out);
         self.note_flushed();
         written
+    }
+
+    /// `say` gives other answers from now on; what it answered otherwise before is told again.
+    pub fn say_again(&mut self, mut say: impl FnMut(AfiSafi, &D) -> Option<Route>) {
+        for table in &mut self.tables {
+            let family = table.family;
+            table.say_again(|desired| say(family, desired));
+        }
+        self.version += 1;
+        self.note_flushed();
     }
 
     /// The number of the latest change that gives something to tell: a desired route, a session, a refresh. A
@@ -187,15 +223,11 @@ impl AdjRibOut {
     }
 
     /// Every desired route, IPv4 first, in no order of prefixes.
-    pub fn iter(&self) -> impl Iterator<Item = Advertised> {
-        self.tables.iter().flat_map(Table::iter).map(|(prefix, route, sent)| Advertised {
-            prefix,
-            route: route.clone(),
-            sent,
-        })
+    pub fn iter(&self) -> impl Iterator<Item = Advertised<'_, D>> {
+        self.tables.iter().flat_map(Table::iter)
     }
 
-    fn table(&mut self, family: AfiSafi) -> &mut Table {
+    fn table(&mut self, family: AfiSafi) -> &mut Table<D> {
         &mut self.tables[family.place()]
     }
 
@@ -228,8 +260,13 @@ impl AdjRibOut {
         self.tables.iter_mut().any(|table| pack::withdraw(table, context, out))
     }
 
-    fn poll_announcement(&mut self, context: &CodecContext, out: &mut BytesMut) -> bool {
-        self.tables.iter_mut().any(|table| self.packer.announce(table, context, out))
+    fn poll_announcement(
+        &mut self,
+        context: &CodecContext,
+        say: &mut impl FnMut(AfiSafi, &D) -> Option<Route>,
+        out: &mut BytesMut,
+    ) -> bool {
+        self.tables.iter_mut().any(|table| self.packer.announce(table, say, context, out))
     }
 
     fn poll_end_of_rib(&mut self, out: &mut BytesMut) -> bool {

@@ -17,7 +17,7 @@ use crate::wire::{NextHop, PathAttributes};
 
 /// One key for the process, so that sets hashed in different tables compare; random, so that a peer cannot
 /// choose attributes that collide.
-fn hash_key() -> &'static RandomState {
+pub(super) fn hash_key() -> &'static RandomState {
     static KEY: OnceLock<RandomState> = OnceLock::new();
     KEY.get_or_init(RandomState::new)
 }
@@ -94,10 +94,6 @@ impl Route {
     /// A route of these attributes through `next_hop`.
     pub fn new(attributes: impl Into<AttributeSet>, next_hop: NextHop) -> Route {
         Route { attributes: attributes.into(), next_hop }
-    }
-
-    pub(super) fn hash_code(&self) -> u64 {
-        hash_key().hash_one(self)
     }
 }
 
@@ -183,6 +179,6 @@ mod tests {
         let (a, b) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
         let (a, b) = (Route::new(set.clone(), NextHop::V4(a)), Route::new(set, NextHop::V4(b)));
         assert_ne!(a, b);
-        assert_ne!(a.hash_code(), b.hash_code());
+        assert_ne!(hash_key().hash_one(a), hash_key().hash_one(b));
     }
 }

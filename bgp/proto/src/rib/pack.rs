@@ -2,6 +2,8 @@
 //!
 //! A message carries either withdrawals, or announcements of one attribute set through one next hop. The
 //! attributes of a group are encoded once, however many messages the group takes.
+use std::hash::Hash;
+
 use bytes::BytesMut;
 
 use super::{
@@ -27,16 +29,27 @@ impl Packer {
 
     /// Writes one message of announcements; false where there are none. A group that this session cannot say is
     /// refused on the way.
-    pub(super) fn announce(&mut self, table: &mut Table, context: &CodecContext, out: &mut BytesMut) -> bool {
-        while let Some((group, Some(route))) = table.next_ready() {
-            let route = route.clone();
-            let Some(attributes) = self.encode(table.family, &route, context) else {
+    pub(super) fn announce<D: Eq + Hash>(
+        &mut self,
+        table: &mut Table<D>,
+        say: &mut impl FnMut(AfiSafi, &D) -> Option<Route>,
+        context: &CodecContext,
+        out: &mut BytesMut,
+    ) -> bool {
+        while let Some((group, Some(desired))) = table.next_ready() {
+            let route = table.said(group).cloned().or_else(|| say(table.family, desired));
+            let encoded = route.and_then(|route| {
+                let attributes = self.encode(table.family, &route, context)?;
+                Some((route, attributes))
+            });
+            let Some((route, attributes)) = encoded else {
                 table.refuse(group);
                 continue;
             };
-            let written =
-                write_reach(table.family, attributes, &route.next_hop, table.pending_of(group), context, out);
+            let pending = table.pending_of(group);
+            let written = write_reach(table.family, attributes, &route.next_hop, pending, context, out);
             table.mark_sent(group, written);
+            table.set_said(group, route);
             return written > 0;
         }
         false
@@ -62,7 +75,11 @@ impl Packer {
 }
 
 /// Writes one message of withdrawals; false where there are none.
-pub(super) fn withdraw(table: &mut Table, context: &CodecContext, out: &mut BytesMut) -> bool {
+pub(super) fn withdraw<D: Eq + Hash>(
+    table: &mut Table<D>,
+    context: &CodecContext,
+    out: &mut BytesMut,
+) -> bool {
     let written = write_withdraw(table.family, table.pending_of(NO_ROUTE), context, out);
     table.mark_sent(NO_ROUTE, written);
     written > 0

@@ -1,15 +1,17 @@
 //! One family's half of the Adj-RIB-Out: a small record for each prefix, and what is still to be sent.
 //!
-//! Routes are numbered: prefixes with the same attributes and next hop form a group, and a record holds two group
+//! What is desired is numbered: prefixes of which the same is to be said form a group, and a record holds two group
 //! numbers, desired and sent. While they differ, the record is linked into the list of its desired group (group 0
 //! is "no route", whose list are the withdrawals). So a change moves a record from list to list, which is how a
 //! later change cancels its pending opposite, memory does not grow with churn, and a group is ready to be packed.
-use std::collections::BTreeSet;
+//! What a session makes of it, attributes and next hop, stands once in the group: a new session costs no prefix
+//! more than its place in a list.
+use std::{collections::BTreeSet, hash::Hash};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use super::Route;
+use super::{Advertised, Route, attributes::hash_key};
 use crate::{AfiSafi, Prefix};
 
 /// Group 0: no route.
@@ -19,37 +21,8 @@ const OUTDATED: u32 = u32::MAX;
 /// As a link: the end of a list.
 const END: u32 = u32::MAX;
 
-/// A prefix as it stands on the wire: 17 octets instead of the 48 of [`Prefix`], whose alignment is that of u128.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    octets: [u8; 16],
-    length: u8,
-}
-
-impl Key {
-    fn new(prefix: Prefix) -> Key {
-        let mut octets = [0; 16];
-        match prefix.address() {
-            std::net::IpAddr::V4(address) => octets[..4].copy_from_slice(&address.octets()),
-            std::net::IpAddr::V6(address) => octets = address.octets(),
-        }
-        Key { octets, length: prefix.length() }
-    }
-
-    fn prefix(&self, family: AfiSafi) -> Prefix {
-        let prefix = match family {
-            AfiSafi::Ipv4Unicast => {
-                let [a, b, c, d, ..] = self.octets;
-                Prefix::v4([a, b, c, d].into(), self.length)
-            }
-            AfiSafi::Ipv6Unicast => Prefix::v6(self.octets.into(), self.length),
-        };
-        prefix.expect("a key is made of a prefix of its table's family")
-    }
-}
-
 struct Record {
-    key: Key,
+    prefix: Prefix,
     desired: u32,
     sent: u32,
     /// Neighbours in the list of pending records; `next` also links the free records.
@@ -64,9 +37,11 @@ impl Record {
     }
 }
 
-/// Prefixes that have, or are to have, the same route.
-struct Group {
-    route: Option<Route>,
+/// Prefixes of which the same is said, or is to be said.
+struct Group<D> {
+    desired: Option<D>,
+    /// As this session says it, from the first time that it does.
+    said: Option<Route>,
     hash: u64,
     /// How many `desired` and `sent` name this group.
     references: u32,
@@ -76,21 +51,22 @@ struct Group {
     tail: u32,
 }
 
-impl Group {
-    fn new(route: Option<Route>, hash: u64) -> Group {
-        Group { route, hash, references: 0, unsendable: false, head: END, tail: END }
+impl<D> Group<D> {
+    fn new(desired: Option<D>, hash: u64) -> Group<D> {
+        Group { desired, said: None, hash, references: 0, unsendable: false, head: END, tail: END }
     }
 }
 
-pub(super) struct Table {
+pub(super) struct Table<D> {
     pub(super) family: AfiSafi,
     records: Vec<Record>,
     free_records: u32,
     index: HashTable<u32>,
     hasher: RandomState,
-    groups: Vec<Group>,
+    groups: Vec<Group<D>>,
     free_groups: Vec<u32>,
-    routes: HashTable<u32>,
+    /// The groups by what is desired.
+    numbers: HashTable<u32>,
     /// Groups whose list is not empty.
     ready: BTreeSet<u32>,
     pending: usize,
@@ -99,8 +75,8 @@ pub(super) struct Table {
     up: bool,
 }
 
-impl Table {
-    pub(super) fn new(family: AfiSafi) -> Table {
+impl<D: Eq + Hash> Table<D> {
+    pub(super) fn new(family: AfiSafi) -> Table<D> {
         Table {
             family,
             records: Vec::new(),
@@ -109,7 +85,7 @@ impl Table {
             hasher: RandomState::new(),
             groups: vec![Group::new(None, 0)],
             free_groups: Vec::new(),
-            routes: HashTable::new(),
+            numbers: HashTable::new(),
             ready: BTreeSet::new(),
             pending: 0,
             desired: 0,
@@ -134,16 +110,15 @@ impl Table {
     }
 
     /// What is desired of `prefix` from now on; false where it was that already.
-    pub(super) fn set_desired(&mut self, prefix: Prefix, route: Option<Route>) -> bool {
-        let key = Key::new(prefix);
-        let group = route.map_or(NO_ROUTE, |route| self.group_of(route));
-        let hash = self.hasher.hash_one(key);
-        let found = self.index.find(hash, |slot| self.records[*slot as usize].key == key).copied();
+    pub(super) fn set_desired(&mut self, prefix: Prefix, desired: Option<D>) -> bool {
+        let group = desired.map_or(NO_ROUTE, |desired| self.group_of(desired));
+        let hash = self.hasher.hash_one(prefix);
+        let found = self.index.find(hash, |slot| self.records[*slot as usize].prefix == prefix).copied();
         let slot = match found {
             Some(slot) if self.records[slot as usize].desired == group => return false,
             Some(slot) => slot,
             None if group == NO_ROUTE => return false,
-            None => self.add_record(key, hash),
+            None => self.add_record(prefix, hash),
         };
         self.unlink_if_pending(slot);
         let old = std::mem::replace(&mut self.records[slot as usize].desired, group);
@@ -176,7 +151,34 @@ impl Table {
         }
         self.up = false;
         for group in &mut self.groups {
-            group.unsendable = false;
+            (group.said, group.unsendable) = (None, false);
+        }
+    }
+
+    /// The session says things otherwise from now on, another next hop for one: what it said differently is told
+    /// again.
+    pub(super) fn say_again(&mut self, mut say: impl FnMut(&D) -> Option<Route>) {
+        for slot in 0..self.slots() {
+            self.unlink_if_pending(slot);
+        }
+        let differs: Vec<bool> = self
+            .groups
+            .iter_mut()
+            .map(|group| {
+                group.unsendable = false;
+                let differs = group.said.is_some() && group.said != group.desired.as_ref().and_then(&mut say);
+                if differs {
+                    group.said = None;
+                }
+                differs
+            })
+            .collect();
+        for slot in 0..self.slots() {
+            let sent = self.records[slot as usize].sent;
+            if differs.get(sent as usize) == Some(&true) {
+                self.set_sent(slot, OUTDATED);
+            }
+            self.settle(slot);
         }
     }
 
@@ -192,10 +194,20 @@ impl Table {
         }
     }
 
-    /// The next group that has something to send: withdrawals (no route) before any announcement.
-    pub(super) fn next_ready(&self) -> Option<(u32, Option<&Route>)> {
+    /// The next group that has something to send: withdrawals (nothing desired) before any announcement.
+    pub(super) fn next_ready(&self) -> Option<(u32, Option<&D>)> {
         let group = *self.ready.first()?;
-        Some((group, self.groups[group as usize].route.as_ref()))
+        Some((group, self.groups[group as usize].desired.as_ref()))
+    }
+
+    /// How this session says `group`, if it has been asked.
+    pub(super) fn said(&self, group: u32) -> Option<&Route> {
+        self.groups[group as usize].said.as_ref()
+    }
+
+    /// How this session says `group`.
+    pub(super) fn set_said(&mut self, group: u32, route: Route) {
+        self.groups[group as usize].said = Some(route);
     }
 
     /// The pending prefixes of `group`, in the order in which they became so.
@@ -204,18 +216,35 @@ impl Table {
         std::iter::from_fn(move || {
             let record = self.records.get(slot as usize)?;
             slot = record.next;
-            Some(record.key.prefix(self.family))
+            Some(record.prefix)
         })
     }
 
-    /// The first `count` pending prefixes of `group` have been written.
+    /// The first `count` pending prefixes of `group` have been written. They leave its list in one piece.
     pub(super) fn mark_sent(&mut self, group: u32, count: usize) {
+        let mut slot = self.groups[group as usize].head;
         for _ in 0..count {
-            let slot = self.groups[group as usize].head;
-            self.unlink_if_pending(slot);
-            self.set_sent(slot, group);
-            self.settle(slot);
+            let record = &mut self.records[slot as usize];
+            let (written, old) = (slot, std::mem::replace(&mut record.sent, group));
+            slot = record.next;
+            if record.is_free() {
+                self.remove_record(written);
+            }
+            self.sent = self.sent + usize::from(group != NO_ROUTE) - usize::from(old != NO_ROUTE);
+            self.release_group(old);
         }
+        let list = &mut self.groups[group as usize];
+        list.head = slot;
+        if group != NO_ROUTE {
+            list.references += count as u32;
+        }
+        if slot == END {
+            list.tail = END;
+            self.ready.remove(&group);
+        } else {
+            self.records[slot as usize].previous = END;
+        }
+        self.pending -= count;
     }
 
     /// The route of `group` cannot be said in this session: what the peer holds of it is to be withdrawn.
@@ -235,11 +264,12 @@ impl Table {
         }
     }
 
-    /// Every desired prefix with its route, and whether the peer was told.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Prefix, &Route, bool)> {
+    /// Every desired prefix.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Advertised<'_, D>> {
         self.records.iter().filter_map(|record| {
-            let route = self.groups[record.desired as usize].route.as_ref()?;
-            Some((record.key.prefix(self.family), route, self.up && record.sent == record.desired))
+            let Group { desired, said, .. } = &self.groups[record.desired as usize];
+            let sent = self.up && record.sent == record.desired;
+            Some(Advertised { prefix: record.prefix, desired: desired.as_ref()?, route: said.as_ref(), sent })
         })
     }
 
@@ -307,8 +337,8 @@ impl Table {
         self.release_group(old);
     }
 
-    fn add_record(&mut self, key: Key, hash: u64) -> u32 {
-        let record = Record { key, desired: NO_ROUTE, sent: NO_ROUTE, previous: END, next: END };
+    fn add_record(&mut self, prefix: Prefix, hash: u64) -> u32 {
+        let record = Record { prefix, desired: NO_ROUTE, sent: NO_ROUTE, previous: END, next: END };
         let slot = if self.free_records == END {
             // `END` itself must stay free.
             assert!(self.slots() < END - 1, "fewer than 2^32 prefixes fit into memory");
@@ -321,12 +351,12 @@ impl Table {
             slot
         };
         let (records, hasher) = (&self.records, &self.hasher);
-        self.index.insert_unique(hash, slot, |slot| hasher.hash_one(records[*slot as usize].key));
+        self.index.insert_unique(hash, slot, |slot| hasher.hash_one(records[*slot as usize].prefix));
         slot
     }
 
     fn remove_record(&mut self, slot: u32) {
-        let hash = self.hasher.hash_one(self.records[slot as usize].key);
+        let hash = self.hasher.hash_one(self.records[slot as usize].prefix);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
             self.records[slot as usize].next = self.free_records;
@@ -334,15 +364,15 @@ impl Table {
         }
     }
 
-    /// The group of `route`, made where there is none. The caller takes a reference, or the group is a leak.
-    fn group_of(&mut self, route: Route) -> u32 {
-        let hash = route.hash_code();
+    /// The group of `desired`, made where there is none. The caller takes a reference, or the group is a leak.
+    fn group_of(&mut self, desired: D) -> u32 {
+        let hash = hash_key().hash_one(&desired);
         let groups = &self.groups;
-        let found = self.routes.find(hash, |group| groups[*group as usize].route.as_ref() == Some(&route));
-        if let Some(group) = found {
+        let same = |group: &u32| groups[*group as usize].desired.as_ref() == Some(&desired);
+        if let Some(group) = self.numbers.find(hash, same) {
             return *group;
         }
-        let new = Group::new(Some(route), hash);
+        let new = Group::new(Some(desired), hash);
         let group = match self.free_groups.pop() {
             Some(group) => {
                 self.groups[group as usize] = new;
@@ -354,7 +384,7 @@ impl Table {
             }
         };
         let groups = &self.groups;
-        self.routes.insert_unique(hash, group, |group| groups[*group as usize].hash);
+        self.numbers.insert_unique(hash, group, |group| groups[*group as usize].hash);
         group
     }
 
@@ -371,8 +401,8 @@ impl Table {
         let held = &mut self.groups[group as usize];
         held.references -= 1;
         if held.references == 0 {
-            held.route = None;
-            if let Ok(entry) = self.routes.find_entry(held.hash, |other| *other == group) {
+            (held.desired, held.said) = (None, None);
+            if let Ok(entry) = self.numbers.find_entry(held.hash, |other| *other == group) {
                 entry.remove();
             }
             self.free_groups.push(group);
@@ -409,12 +439,12 @@ mod tests {
         }
         assert!(table.records.len() <= 7 && table.index.len() <= 7);
         // Seven desired, seven sent, and group 0.
-        assert!(table.groups.len() <= 15 && table.routes.len() <= 14, "{} groups", table.groups.len());
+        assert!(table.groups.len() <= 15 && table.numbers.len() <= 14, "{} groups", table.groups.len());
         table.session_down();
         for last in 0..7 {
             table.set_desired(Prefix::host([10, 0, 0, last].into()), None);
         }
-        assert_eq!((table.index.len(), table.routes.len(), table.pending), (0, 0, 0));
+        assert_eq!((table.index.len(), table.numbers.len(), table.pending), (0, 0, 0));
         assert_eq!(table.free_groups.len(), table.groups.len() - 1);
     }
 }

@@ -20,6 +20,7 @@ enum Step {
     Refresh(AfiSafi),
     Poll(usize),
     Release,
+    Manner(Manner),
 }
 
 const PREFIXES: [&str; 12] = [
@@ -67,7 +68,28 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop_oneof![Just(AfiSafi::Ipv4Unicast), Just(AfiSafi::Ipv6Unicast)].prop_map(Step::Refresh),
         6 => (1..5_usize).prop_map(Step::Poll),
         1 => Just(Step::Release),
+        1 => prop::sample::select(&[Manner::Plain, Manner::OtherMed, Manner::NoIpv6][..]).prop_map(Step::Manner),
     ]
+}
+
+/// How the session says what is desired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Plain,
+    OtherMed,
+    NoIpv6,
+}
+
+impl Manner {
+    fn med(self, med: u32) -> u32 {
+        if self == Manner::OtherMed { med + 1000 } else { med }
+    }
+
+    fn say(self, family: AfiSafi, desired: &Route) -> Option<Route> {
+        let med = self.med(desired.attributes.med.unwrap());
+        let said = self != Manner::NoIpv6 || family == AfiSafi::Ipv4Unicast;
+        said.then(|| route(med, desired.next_hop))
+    }
 }
 
 struct World {
@@ -76,6 +98,7 @@ struct World {
     desired: BTreeMap<Prefix, (u32, NextHop)>,
     peer: Option<Peer>,
     released: bool,
+    manner: Manner,
 }
 
 impl World {
@@ -110,6 +133,13 @@ impl World {
                 self.rib.release_end_of_rib();
                 self.released = true;
             }
+            Step::Manner(manner) => {
+                self.manner = manner;
+                self.rib.say_again(|family, desired| manner.say(family, desired));
+                if let Some(peer) = &mut self.peer {
+                    peer.expect_repetitions();
+                }
+            }
         }
         let flushed = self.rib.flushed_version() == self.rib.version();
         assert!(flushed || !self.rib.pending_empty(), "a receipt would never be answered");
@@ -118,7 +148,9 @@ impl World {
 
     fn poll(&mut self) -> bool {
         let mut out = BytesMut::new();
-        let written = self.rib.poll_update(&self.context, &mut out);
+        let manner = self.manner;
+        let say = |family, desired: &Route| manner.say(family, desired);
+        let written = self.rib.poll_update_with(&self.context, say, &mut out);
         assert_eq!(written, !out.is_empty());
         if written {
             let message = parse(&out, &self.context);
@@ -136,14 +168,15 @@ impl World {
     /// What the peer is to hold: families of the session, as far as they can be said.
     fn expected(&self, family: AfiSafi) -> BTreeMap<Prefix, (Option<u32>, NextHop)> {
         let said = |next_hop: &NextHop| match (family, next_hop) {
-            (AfiSafi::Ipv4Unicast, NextHop::V4(_)) | (AfiSafi::Ipv6Unicast, NextHop::V6 { .. }) => true,
+            (AfiSafi::Ipv4Unicast, NextHop::V4(_)) => true,
+            (AfiSafi::Ipv6Unicast, NextHop::V6 { .. }) => self.manner != Manner::NoIpv6,
             (AfiSafi::Ipv4Unicast, NextHop::V6 { .. }) => self.context.ipv4_over_ipv6,
             (AfiSafi::Ipv6Unicast, NextHop::V4(_)) => false,
         };
         self.desired
             .iter()
             .filter(|(prefix, (_, next_hop))| prefix.family() == family && said(next_hop))
-            .map(|(prefix, (med, next_hop))| (*prefix, (Some(*med), *next_hop)))
+            .map(|(prefix, (med, next_hop))| (*prefix, (Some(self.manner.med(*med)), *next_hop)))
             .collect()
     }
 
@@ -170,7 +203,7 @@ impl World {
         }
         let desired: usize = AfiSafi::ALL.map(|family| self.rib.desired(family)).iter().sum();
         assert_eq!(desired, self.desired.len());
-        let shown: BTreeMap<Prefix, Route> = self.rib.iter().map(|a| (a.prefix, a.route)).collect();
+        let shown: BTreeMap<Prefix, Route> = self.rib.iter().map(|a| (a.prefix, a.desired.clone())).collect();
         let wanted: BTreeMap<Prefix, Route> =
             self.desired.iter().map(|(prefix, (med, hop))| (*prefix, route(*med, *hop))).collect();
         assert_eq!(shown, wanted);
@@ -192,6 +225,7 @@ proptest! {
         let context = CodecContext { max_message_length, ipv4_over_ipv6, ..CodecContext::default() };
         let mut world = World {
             rib: AdjRibOut::new(), context, desired: BTreeMap::new(), peer: None, released: false,
+            manner: Manner::Plain,
         };
         for step in steps {
             world.take(step);

@@ -161,6 +161,11 @@ impl Peer {
         self.heard.retain(|prefix| prefix.family() != family);
     }
 
+    /// The other side says things otherwise now, and may say some of them again although nothing came of it.
+    pub(crate) fn expect_repetitions(&mut self) {
+        self.refreshing = self.families;
+    }
+
     /// Takes a message in, and objects to what need not have been said.
     pub(crate) fn hear(&mut self, message: Parsed) {
         for prefix in message.withdrawn {

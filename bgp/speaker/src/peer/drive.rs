@@ -154,13 +154,13 @@ impl Peer {
         });
         let interface = self.config.interface.clone();
         self.record.interface = interface.or_else(|| owner(local.ip(), &addresses).map(str::to_owned));
-        self.outbound.session_up(&self.config, negotiated, local.ip(), &addresses);
+        self.outbound.session_up(negotiated, local.ip(), &addresses);
         info!(
             peer = %self.name, %local, %remote, families = ?negotiated.families,
             hold_time = %negotiated.hold_time, "established"
         );
         for family in negotiated.families.iter() {
-            if let Some(reason) = self.outbound.not_advertised(family) {
+            if let Some(reason) = self.outbound.not_advertised(family, &self.config) {
                 warn!(peer = %self.name, %family, %reason, "not advertised");
             }
         }
@@ -190,7 +190,7 @@ impl Peer {
             loop {
                 if let Some(negotiated) = negotiated {
                     while connection.output.len() < OUTPUT_HIGH
-                        && self.outbound.poll_update(negotiated, &mut connection.output)
+                        && self.outbound.poll_update(&self.config, negotiated, &mut connection.output)
                     {
                         self.record.updates_sent += 1;
                     }

@@ -2,13 +2,14 @@
 use std::sync::Arc;
 
 use plainroute_bgp::{
-    AfiSafi, Community, Families,
+    AfiSafi, Community, Families, Prefix,
     policy::{Action, AsPathFilter},
     session::State,
     wire::NextHop,
 };
 use plainroute_speaker::{
     Effect, ImportRule, LearnedPath, OriginAttributes, Originated, Password, PeerConfig, PeerStatus,
+    RouteChange,
 };
 
 use crate::network::{Node, ip, originated, pair, prefix, within_deadline};
@@ -66,6 +67,49 @@ async fn owners_replace_their_own_routes_only() {
     b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28", "10.3.0.0/28"]).await;
     a.speaker.originate("pods", Vec::new()).await;
     b.learned_prefixes(&["10.2.0.0/28", "10.3.0.0/28"]).await;
+}
+
+#[tokio::test]
+async fn an_update_touches_only_what_it_names() {
+    let (a, b) = pair().await;
+    a.tell(&b, &["10.1.0.0/28", "10.2.0.0/28"]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.2.0.0/28"]).await;
+    let before = b.established(&a).await.counters.updates_received;
+    let change = |text, attributes| RouteChange { peer: b.name(), prefix: prefix(text), attributes };
+    let changes = vec![
+        change("10.1.0.0/28", None),
+        change("10.2.0.0/28", Some(Arc::default())),
+        change("10.3.0.0/28", Some(Arc::default())),
+        change("10.4.0.0/28", None),
+    ];
+    within_deadline(a.speaker.update("test", changes).await.flushed()).await;
+    b.learned_prefixes(&["10.2.0.0/28", "10.3.0.0/28"]).await;
+    let after = b.established(&a).await.counters.updates_received;
+    assert_eq!(after - before, 2, "one withdraws, one announces; what stays is not told again");
+    // The whole set of the owner is what it was with the changes.
+    a.tell(&b, &["10.3.0.0/28"]).await;
+    b.learned_prefixes(&["10.3.0.0/28"]).await;
+}
+
+/// A peer is told of a large set in pieces; End-of-RIB waits for the last of them, also where the peer comes late.
+#[tokio::test]
+async fn a_peer_that_comes_late_hears_everything_before_end_of_rib() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    let count = 20_000_u32;
+    let route = |number: u32| Originated {
+        peer: b.name(),
+        prefix: Prefix::v4((0x0a00_0000 + number).into(), 32).unwrap(),
+        attributes: Arc::default(),
+    };
+    a.speaker.originate("test", (0..count).map(route).collect()).await;
+    a.speaker.initial_sync_done();
+    let all =
+        ImportRule { ge: Some(0), le: Some(32), install: false, ..ImportRule::new(prefix("0.0.0.0/0")) };
+    b.peers([(&a, PeerConfig { import: vec![all], ..b.waits_for(&a) })]).await;
+    a.peers([(&b, a.towards(&b))]).await;
+    let ipv4 = |status: &PeerStatus| status.families[&AfiSafi::Ipv4Unicast].clone();
+    let status = b.status(&a, |status| ipv4(status).end_of_rib_received).await;
+    assert_eq!(ipv4(&status).accepted, count as usize);
 }
 
 #[tokio::test]

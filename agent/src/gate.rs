@@ -161,7 +161,7 @@ impl Gate {
             generation: self.desired.generation,
             routes,
             verify,
-            peers: plan.peers.iter().filter_map(PeerPlan::address).collect(),
+            peers: plan.peers.iter().filter_map(PeerPlan::global_address).collect(),
             peer_interfaces: plan.peers.iter().filter_map(PeerPlan::interface).map(str::to_owned).collect(),
             complete: true,
         };

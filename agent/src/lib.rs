@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod discovery;
 pub mod drain;
 pub mod fib;
 pub mod gate;

@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig, wire::Role};
-use plainroute_config::{PeerTarget, Secret};
+use plainroute_config::Secret;
 use plainroute_speaker::{ImportRule, Password, PeerConfig};
 
 use crate::{
@@ -12,9 +12,7 @@ use crate::{
 
 /// The speaker's configuration of a peer; `None` where no session can be tried, for the reason in the plan.
 pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<PeerConfig> {
-    let (None, Some(router_id), PeerTarget::Address(address)) =
-        (&plan.refused, plan.router_id, plan.spec.target())
-    else {
+    let (None, Some(router_id), Some(remote)) = (&plan.refused, plan.router_id, &plan.remote) else {
         return None;
     };
     let spec = &plan.spec;
@@ -25,7 +23,7 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
     let restart = &spec.graceful_restart;
     let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
     Some(PeerConfig {
-        interface: spec.scope().map(str::to_owned),
+        interface: remote.interface.clone(),
         peer_port: spec.peer_port.get(),
         local_address: spec.local_address.map(|address| *address),
         listen_port: spec.listen_port,
@@ -43,7 +41,8 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
             long_lived_stale_time: restart.long_lived_stale_time_seconds.get(),
         }),
         families: spec.families(),
-        extended_next_hop: spec.extended_next_hop,
+        // A link with link-local addresses may have no IPv4 address, so IPv4 routes need an IPv6 next hop (RFC 8950).
+        extended_next_hop: spec.extended_next_hop || remote.is_link_local(),
         enhanced_refresh: spec.enhanced_refresh,
         extended_messages: spec.extended_messages,
         role: spec.role.map(Role::from),
@@ -54,7 +53,7 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
         max_prefixes_out: spec.max_prefixes.limit_out(),
         import: spec.import.iter().map(import_rule).collect(),
         blocked,
-        ..PeerConfig::new(*plan.local_asn, *spec.peer_asn, *router_id, address)
+        ..PeerConfig::new(*plan.local_asn, *spec.peer_asn, *router_id, remote.address)
     })
 }
 
@@ -97,26 +96,45 @@ fn password(plan: &PeerPlan, passwords: &Passwords) -> Result<Option<Password>, 
 #[cfg(test)]
 mod tests {
     use plainroute_bgp::{AfiSafi, Families};
-    use plainroute_config::{Input, Object, load_inputs};
+    use plainroute_config::{Input, Object, PeerTarget, load_inputs};
 
     use super::*;
+    use crate::plan::{FoundBy, Remote};
 
     /// What the speaker is told of a BGPPeer with these lines in its spec.
     fn told(lines: &str) -> PeerConfig {
+        told_of("192.0.2.1", lines)
+    }
+
+    /// The same of one at another address.
+    fn told_of(address: &str, lines: &str) -> PeerConfig {
         let yaml = format!(
             "apiVersion: plainroute.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{ name: tor }}\n\
-             spec:\n  localASN: 64512\n  peerASN: 64600\n  peerAddress: 192.0.2.1\n{lines}"
+             spec:\n  localASN: 64512\n  peerASN: 64600\n  peerAddress: {address}\n{lines}"
         );
         let loaded = load_inputs(&[Input::Stdin(yaml.into())]).unwrap();
         let Object::BgpPeer(peer) = &loaded.objects[0].object else { panic!("a BGPPeer") };
+        let PeerTarget::Address(address) = peer.spec.target() else { panic!("an address") };
+        let interface = peer.spec.scope().map(str::to_owned);
         let plan = PeerPlan {
             name: "tor".to_owned(),
+            bgp_peer: "tor".to_owned(),
+            remote: Some(Remote { address, interface, found_by: FoundBy::Configuration }),
             local_asn: peer.spec.local_asn,
             router_id: Some("192.0.2.254".parse().map(plainroute_config::Parsed).unwrap()),
             refused: None,
             spec: peer.spec.clone(),
         };
         peer_config(&plan, &Passwords::default()).unwrap()
+    }
+
+    #[test]
+    fn a_link_local_peer_is_offered_ipv6_next_hops_for_ipv4() {
+        let link_local = told_of("fe80::1%eth0", "");
+        assert!(link_local.extended_next_hop);
+        assert_eq!(link_local.interface.as_deref(), Some("eth0"));
+        assert!(!told_of("2001:db8::1", "").extended_next_hop);
+        assert!(told_of("2001:db8::1", "  extendedNextHop: true\n").extended_next_hop);
     }
 
     #[test]

@@ -3,7 +3,7 @@ mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,7 +17,7 @@ use plainroute_agent::{
     },
     drain::DrainState,
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
-    plan::Plan,
+    plan::{FoundBy, Plan},
 };
 use plainroute_speaker::{PeerConfig, PeerName, Speaker, SpeakerConfig};
 use serde::de::DeserializeOwned;
@@ -91,20 +91,27 @@ impl Agent {
 
     /// Peers that a configuration keeps down: they are there, and no packet leaves for them.
     async fn keep_down(&self, names: &[&str]) {
-        let config = |host| PeerConfig {
+        let at = |host| (Ipv4Addr::new(192, 0, 2, host).into(), None);
+        self.keep_down_at(names.iter().zip(1..).map(|(name, host)| (*name, at(host)))).await;
+    }
+
+    async fn keep_down_at<'a>(&self, places: impl Iterator<Item = (&'a str, (IpAddr, Option<String>))>) {
+        let config = |(address, interface)| PeerConfig {
             blocked: Some("kept down by a test".to_owned()),
+            interface,
             ..PeerConfig::new(
                 64512_u32.try_into().expect("an AS number"),
                 64600_u32.try_into().expect("an AS number"),
                 Ipv4Addr::new(192, 0, 2, 254).try_into().expect("a router ID"),
-                Ipv4Addr::new(192, 0, 2, host).into(),
+                address,
             )
         };
         let peers: BTreeMap<PeerName, PeerConfig> =
-            names.iter().zip(1..).map(|(name, host)| (PeerName::from(*name), config(host))).collect();
+            places.map(|(name, place)| (PeerName::from(name), config(place))).collect();
+        let count = peers.len();
         self.speaker.apply(peers).await.expect("the peers");
         let mut seen = self.speaker.peers();
-        let all = seen.wait_for(|seen| seen.len() == names.len());
+        let all = seen.wait_for(|seen| seen.len() == count);
         tokio::time::timeout(Duration::from_secs(10), all).await.expect("in time").expect("the speaker");
     }
 
@@ -266,6 +273,39 @@ async fn a_peer_that_no_session_is_tried_with_is_shown_with_the_reason() {
 }
 
 #[tokio::test]
+async fn it_is_shown_where_each_peer_is_and_how_that_is_known() {
+    let plan = scenario("peers-found");
+    let agent = Agent::start(carried_out(plan.clone())).await;
+    let places = plan.peers.iter().filter_map(|peer| {
+        let remote = peer.remote.clone()?;
+        Some((peer.name.as_str(), (remote.address, remote.interface)))
+    });
+    // The other BGPPeer finds the same routers, and no speaker takes an address twice.
+    agent.keep_down_at(places.filter(|(name, _)| !name.starts_with("mute"))).await;
+    let peers: Vec<PeerView> = agent.value("/v1/peers").await;
+    let places: Vec<_> = peers.iter().map(|peer| (peer.name.as_str(), peer.place(), peer.found_by)).collect();
+    let at = |place: &str| Some(place.to_owned());
+    let expected = [
+        ("fabric", at("fe80::254%eth0"), Some(FoundBy::RouterAdvertisement)),
+        ("gateway@172.16.0.254", at("172.16.0.254"), Some(FoundBy::DefaultGateway)),
+        ("gateway@fe80::1%eth2", at("fe80::1%eth2"), Some(FoundBy::DefaultGateway)),
+    ];
+    assert_eq!(places, expected);
+    agent.stop().await;
+
+    let agent = Agent::start(carried_out(scenario("peers-not-found"))).await;
+    let peers: Vec<PeerView> = agent.value("/v1/peers").await;
+    assert!(peers.iter().all(|peer| peer.place().is_none() && peer.found_by.is_none()), "{peers:?}");
+    let health: Health = agent.value("/v1/check").await;
+    let missing = "BGPPeer/fabric-b is Idle: interface eth1 is down";
+    assert!(health.problems.contains(&missing.to_owned()), "{:?}", health.problems);
+    let explanation: Explanation = agent.value("/v1/explain?subject=erp/app-1").await;
+    let missing = "BGPPeer fabric-b: interface eth1 is down";
+    assert!(explanation.notes.contains(&missing.to_owned()), "{explanation:?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn the_socket_is_its_owners_alone() {
     let agent = Agent::start(carried_out(Plan::default())).await;
     let metadata = std::fs::metadata(agent.socket()).expect("the socket");
@@ -394,7 +434,10 @@ async fn explain_ends_in_the_rule_that_refuses_for_every_reason() {
         for pod in &plan.pods {
             let subject = format!("{}/{}", pod.namespace, pod.name);
             let explanation: Explanation = agent.value(&format!("/v1/explain?subject={subject}")).await;
-            assert_eq!((&explanation.subject, explanation.notes.len()), (&subject, 0), "{folder:?}");
+            // Who misses a peer is told which ones no session is tried with.
+            let without = explanation.addresses.iter().any(|told| told.reason.as_deref() == Some("NoPeer"));
+            let kept_down = plan.peers.iter().filter(|peer| without && peer.refused.is_some()).count();
+            assert_eq!((&explanation.subject, explanation.notes.len()), (&subject, kept_down), "{folder:?}");
             let whole = pod.refused.as_ref().map(|reason| (pod.pod_ips.first().copied(), Some(reason)));
             let each = pod.addresses.iter().map(|address| (Some(address.address), address.refused.as_ref()));
             let expected: Vec<_> = each.chain(whole).collect();

@@ -1,6 +1,7 @@
 //! The plan: each folder below `scenarios` holds what the sources say and the plan that must come of it.
 //!
-//! `input.yaml` is what files say, `cluster.yaml` what the API server says, `host-links.yaml` what the CNI left;
+//! `input.yaml` is what files say, `cluster.yaml` what the API server says, `host-links.yaml` what the CNI left,
+//! `found.yaml` which routers the node found;
 //! `plan.snap` is the plan of node `node-a` at 2026-11-22 12:00:00 UTC.
 mod common;
 #[path = "plan/properties.rs"]
@@ -12,7 +13,7 @@ use std::{
 };
 
 use common::{plan_of, scenarios};
-use plainroute_agent::plan::{Condition, Plan, PodPlan, PoolPlan, Reason, plan};
+use plainroute_agent::plan::{Condition, FoundBy, Plan, PodPlan, PoolPlan, Reason, Remote, plan};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -36,8 +37,15 @@ struct SeenPeer<'a> {
     local_asn: u32,
     #[serde(rename = "routerID")]
     router_id: Option<String>,
+    /// Where that is not the address that its user wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<&'a str>,
+}
+
+fn found(remote: &Remote) -> String {
+    format!("{remote} by {}", remote.found_by)
 }
 
 impl<'a> From<&'a Plan> for Seen<'a> {
@@ -46,6 +54,7 @@ impl<'a> From<&'a Plan> for Seen<'a> {
             name: &peer.name,
             local_asn: peer.local_asn.number(),
             router_id: peer.router_id.map(|router_id| router_id.to_string()),
+            found: peer.remote.as_ref().filter(|remote| remote.found_by != FoundBy::Configuration).map(found),
             refused: peer.refused.as_deref(),
         });
         Seen {

@@ -51,7 +51,7 @@ const ANSWERS: [(&str, &str); 10] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 23] = [
+const SHAPES: [&str; 25] = [
     "PeerView",
     "NegotiatedView",
     "NegotiatedRestartView",
@@ -70,6 +70,8 @@ const SHAPES: [&str; 23] = [
     "Step",
     "Plan",
     "PeerPlan",
+    "Remote",
+    "FoundBy",
     "PodPlan",
     "AddressPlan",
     "RouteAttributes",

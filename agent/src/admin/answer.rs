@@ -18,10 +18,10 @@ use super::{
 use crate::{
     drain::DrainState,
     fib::{RouteKey, Target},
-    plan::{AddressPlan, Delivery, PodPlan},
+    plan::{AddressPlan, Delivery, FoundBy, PeerPlan, PodPlan},
 };
 
-pub(super) fn peer(name: &PeerName, status: &PeerStatus) -> PeerView {
+pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> PeerView {
     let families = status.families.iter().map(|(family, counts)| {
         let view = FamilyView {
             negotiated: counts.negotiated,
@@ -40,6 +40,7 @@ pub(super) fn peer(name: &PeerName, status: &PeerStatus) -> PeerView {
         name: name.to_string(),
         address: status.peer_address,
         interface: status.interface.clone(),
+        found_by: state.plan.peers.iter().find(|peer| peer.name == name.as_str()).and_then(found_by),
         local_asn: status.local_asn.number(),
         peer_asn: status.peer_asn.number(),
         state: status.state.name().to_owned(),
@@ -90,12 +91,20 @@ fn negotiated(agreed: &Negotiated) -> NegotiatedView {
     }
 }
 
+fn found_by(peer: &PeerPlan) -> Option<FoundBy> {
+    peer.remote.as_ref().map(|remote| remote.found_by)
+}
+
 /// A BGPPeer of this node that the speaker was never given.
 pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView> {
     state.plan.peers.iter().filter(|peer| peer.refused.is_some()).map(|peer| PeerView {
         name: peer.name.clone(),
-        address: peer.address().unwrap_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into()),
-        interface: peer.spec.interface.clone(),
+        address: peer
+            .remote
+            .as_ref()
+            .map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |remote| remote.address),
+        interface: peer.interface().map(str::to_owned),
+        found_by: found_by(peer),
         local_asn: peer.local_asn.number(),
         peer_asn: peer.spec.peer_asn.number(),
         state: "Idle".to_owned(),

@@ -33,6 +33,10 @@ pub(super) fn explain(state: &Published, peers: &[PeerView], subject: &str) -> E
         }
         None => {}
     }
+    if addresses.iter().any(|address| address.reason.as_deref() == Some("NoPeer")) {
+        let kept_down = state.plan.peers.iter().filter_map(|peer| Some((peer, peer.refused.as_ref()?)));
+        notes.extend(kept_down.map(|(peer, why)| format!("BGPPeer {}: {why}", peer.name)));
+    }
     if !state.is_ready() {
         notes.push("the agent is not in sync yet; see `plainroute check`".to_owned());
     }
@@ -117,7 +121,10 @@ fn about_address(state: &Published, address: IpAddr, unclaimed: bool) -> Vec<Str
     }
     let pools = state.plan.pools.iter().filter(|pool| pool.holds(prefix));
     notes.extend(pools.filter(|_| unclaimed).map(|pool| format!("it lies in IPPool {}", pool.name)));
-    let peers = state.plan.peers.iter().filter(|peer| peer.address() == Some(address));
+    let peers = state.plan.peers.iter().filter(|peer| {
+        let remote = peer.remote.as_ref();
+        remote.is_some_and(|remote| remote.address == address)
+    });
     notes.extend(peers.map(|peer| format!("it is the address of BGPPeer {}", peer.name)));
     let routes = state.desired.routes.iter().filter(|(key, target)| {
         unclaimed && key.prefix.contains(prefix) && matches!(target, Target::Via { .. })

@@ -83,10 +83,10 @@ impl Access {
     }
 
     fn peers(&self) -> Vec<PeerView> {
-        let peers = Arc::clone(&self.speaker.peers().borrow());
+        let (state, peers) = (self.state(), Arc::clone(&self.speaker.peers().borrow()));
         let mut views: Vec<PeerView> =
-            peers.iter().map(|(name, status)| answer::peer(name, status)).collect();
-        views.extend(answer::refused_peers(&self.state()));
+            peers.iter().map(|(name, status)| answer::peer(&state, name, status)).collect();
+        views.extend(answer::refused_peers(&state));
         views.sort_by(|one, other| one.name.cmp(&other.name));
         views
     }

@@ -3,19 +3,25 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{drain::DrainState, plan::Delivery};
+use crate::{
+    drain::DrainState,
+    plan::{Delivery, FoundBy},
+};
 
 /// One BGP peer of this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerView {
-    /// The BGPPeer's name.
+    /// The name of the session: the BGPPeer's, or `NAME@ADDRESS` for each router that its `autoDiscovery` finds.
     pub name: String,
-    /// Its address.
+    /// Its address; all zeros where it has not been found.
     pub address: IpAddr,
-    /// The interface that it is reached by, where that was configured.
+    /// The interface that it is reached by, where its address alone does not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
+    /// How its address is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<FoundBy>,
     /// Our AS towards it.
     #[serde(rename = "localASN")]
     pub local_asn: u32,
@@ -67,6 +73,16 @@ pub struct PeerView {
 }
 
 impl PeerView {
+    /// The address with the interface where that belongs to it; none where the peer has not been found.
+    pub fn place(&self) -> Option<String> {
+        let link_local = matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        match &self.interface {
+            _ if self.address.is_unspecified() => None,
+            Some(interface) if link_local => Some(format!("{}%{interface}", self.address)),
+            Some(_) | None => Some(self.address.to_string()),
+        }
+    }
+
     /// Whether the session is up.
     pub fn is_established(&self) -> bool {
         self.state == "Established"

@@ -167,7 +167,16 @@ impl Rows for PeerView {
         if wide {
             titles.splice(
                 7..7,
-                ["LOCAL AS", "ROUTER ID", "HOLD", "LOST", "UPDATES IN/OUT", "MD5 FAILURES", "NEGOTIATED"],
+                [
+                    "FOUND BY",
+                    "LOCAL AS",
+                    "ROUTER ID",
+                    "HOLD",
+                    "LOST",
+                    "UPDATES IN/OUT",
+                    "MD5 FAILURES",
+                    "NEGOTIATED",
+                ],
             );
         }
         titles
@@ -183,7 +192,7 @@ impl Rows for PeerView {
         let error = self.blocked.clone().or(not_advertised).or(past);
         let mut cells = vec![
             self.name.clone(),
-            self.address.to_string(),
+            or_dash(self.place()),
             self.peer_asn.to_string(),
             self.state.clone(),
             ago(self.seconds_in_state),
@@ -195,6 +204,7 @@ impl Rows for PeerView {
             cells.splice(
                 7..7,
                 [
+                    or_dash(self.found_by),
                     self.local_asn.to_string(),
                     or_dash(self.peer_router_id.as_ref()),
                     or_dash(self.hold_time_seconds),

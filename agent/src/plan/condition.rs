@@ -22,7 +22,8 @@ pub struct Condition {
 impl Condition {
     /// Whether something does not work because of it; else it is only worth knowing.
     pub fn is_problem(&self) -> bool {
-        !matches!(self.reason.as_str(), "NotSupported" | "Shadowed" | "OtherNode")
+        // That a peer is not found is said by its session already.
+        !matches!(self.reason.as_str(), "NotFound" | "NotSupported" | "Shadowed" | "OtherNode")
     }
 }
 
@@ -55,12 +56,13 @@ pub(super) fn collect(
     }
     for peer in &peers.here {
         if let Some(refused) = &peer.refused {
-            say(format!("BGPPeer/{}", peer.name), "NotSupported", refused.clone());
+            let reason = if peer.remote.is_none() { "NotFound" } else { "NotSupported" };
+            say(format!("BGPPeer/{}", peer.bgp_peer), reason, refused.clone());
         }
         if peer.spec.bfd.is_some_and(|bfd| bfd.enabled) {
             let message =
                 "spec.bfd: this version runs no BFD; the hold timer alone notices a silent peer".to_owned();
-            say(format!("BGPPeer/{}", peer.name), "NotSupported", message);
+            say(format!("BGPPeer/{}", peer.bgp_peer), "NotSupported", message);
         }
     }
     for peer in &peers.elsewhere {

@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize};
 
 pub use advertisement::RouteAttributes;
 pub use condition::Condition;
-pub use peer::PeerPlan;
+pub use peer::{FoundBy, PeerPlan, Remote};
 pub use pod::{AddressPlan, Delivery, InterfaceSource, PodPlan};
 pub use pool::PoolPlan;
 pub use reason::Reason;
 
-use crate::index::Snapshot;
+use crate::{discovery::Found, index::Snapshot};
 
 /// What the plan must know beside the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Local {
     pub node: String,
     /// The router ID where neither the peer nor the Node says one: the node's first IPv4 address.
     pub router_id: Option<RouterId>,
+    /// The routers that no BGPPeer names by address.
+    pub found: Found,
     /// The time, for `withdraw.minReadySeconds`.
     pub now: jiff::Timestamp,
 }

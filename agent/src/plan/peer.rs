@@ -1,5 +1,5 @@
 //! Which BGPPeers serve this node, and who we are towards each.
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use plainroute_bgp::{
     AfiSafi, Asn, RouterId,
@@ -11,14 +11,19 @@ use plainroute_config::{
 use serde::{Deserialize, Serialize};
 
 use super::Local;
-use crate::index::Snapshot;
+use crate::{discovery::Found, index::Snapshot};
 
 /// One peer of this node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerPlan {
-    /// The BGPPeer's name.
+    /// The name of the session: the BGPPeer's, or `NAME@ADDRESS` for each router that its `autoDiscovery` finds.
     pub name: String,
+    /// The BGPPeer that it comes of.
+    pub bgp_peer: String,
+    /// The router; none where it has not been found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
     /// Our AS towards it, the Node's annotation considered.
     #[serde(rename = "localASN")]
     pub local_asn: Parsed<Asn>,
@@ -32,21 +37,67 @@ pub struct PeerPlan {
     pub spec: BgpPeerSpec,
 }
 
-impl PeerPlan {
-    /// The peer's address, where it is known.
-    pub fn address(&self) -> Option<IpAddr> {
-        match self.spec.target() {
-            PeerTarget::Address(address) => Some(address),
-            PeerTarget::Interface(_) | PeerTarget::AutoDiscovery(_) => None,
+/// Where a peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remote {
+    /// The router's address.
+    pub address: IpAddr,
+    /// The interface that it is behind, where its address is link-local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// How it is known.
+    pub found_by: FoundBy,
+}
+
+/// How it is known where a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FoundBy {
+    /// Its BGPPeer says so.
+    Configuration,
+    /// It advertised itself on the interface that the BGPPeer names.
+    RouterAdvertisement,
+    /// The node's default route leads to it.
+    DefaultGateway,
+}
+
+impl fmt::Display for FoundBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FoundBy::Configuration => "configuration",
+            FoundBy::RouterAdvertisement => "router advertisement",
+            FoundBy::DefaultGateway => "default gateway",
+        })
+    }
+}
+
+impl Remote {
+    /// Whether its address means nothing without the interface.
+    pub fn is_link_local(&self) -> bool {
+        matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local())
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(interface) => write!(f, "{}%{interface}", self.address),
+            None => self.address.fmt(f),
         }
     }
+}
 
-    /// The interface that the peer is behind, where that is what names it.
+impl PeerPlan {
+    /// The router's address, where it is known and says by itself where the router is.
+    pub fn global_address(&self) -> Option<IpAddr> {
+        self.remote.as_ref().filter(|remote| !remote.is_link_local()).map(|remote| remote.address)
+    }
+
+    /// The interface that the router is behind, where that is what tells its place.
     pub fn interface(&self) -> Option<&str> {
-        match self.spec.target() {
-            PeerTarget::Interface(interface) => Some(interface),
-            PeerTarget::Address(_) | PeerTarget::AutoDiscovery(_) => None,
-        }
+        let found = self.remote.as_ref().and_then(|remote| remote.interface.as_deref());
+        found.or(self.spec.interface.as_deref())
     }
 }
 
@@ -55,7 +106,7 @@ pub(super) struct Peers<'a> {
     pub(super) here: Vec<PeerPlan>,
     labels: Vec<&'a Labels>,
     /// What may go to each peer that limits it.
-    exports: BTreeMap<&'a str, ExportPolicy>,
+    exports: BTreeMap<String, ExportPolicy>,
     /// BGPPeers that do not select this node.
     pub(super) elsewhere: Vec<&'a str>,
     /// What is wrong with this Node's annotations.
@@ -101,9 +152,11 @@ pub(super) fn plan_peers<'a>(snapshot: &'a Snapshot, local: &Local) -> Peers<'a>
     };
     for (peer, _) in snapshot.peers() {
         if peer.spec.node_selector.matches(node_labels) {
-            peers.here.push(identity.plan(peer));
-            peers.labels.push(&peer.metadata.labels);
-            peers.exports.extend(export_policy(&peer.spec).map(|policy| (peer.name(), policy)));
+            for planned in identity.plan(peer, &local.found) {
+                peers.labels.push(&peer.metadata.labels);
+                peers.exports.extend(export_policy(&peer.spec).map(|policy| (planned.name.clone(), policy)));
+                peers.here.push(planned);
+            }
         } else {
             peers.elsewhere.push(peer.name());
         }
@@ -126,33 +179,63 @@ struct Identity {
 }
 
 impl Identity {
-    fn plan(&self, peer: &BgpPeer) -> PeerPlan {
+    /// The sessions that a BGPPeer asks for: one, or one for each router that it finds.
+    fn plan(&self, peer: &BgpPeer, found: &Found) -> Vec<PeerPlan> {
         let spec = &peer.spec;
         let configured = spec.router_id.map(|router_id| *router_id);
         // The annotation is about this very node; a peer's routerID would be the same on every node that it serves.
         let router_id = self.router_id.or(configured).or(self.address);
-        PeerPlan {
-            name: peer.name().to_owned(),
+        let planned = |(name, remote): (String, Result<Remote, String>)| PeerPlan {
+            name,
+            bgp_peer: peer.name().to_owned(),
             local_asn: self.asn.map_or(spec.local_asn, Parsed),
             router_id: router_id.map(Parsed),
-            refused: refusal(spec, router_id),
+            refused: match (&remote, router_id) {
+                (Err(reason), _) => Some(reason.clone()),
+                (Ok(_), None) => Some(NO_ROUTER_ID.to_owned()),
+                (Ok(_), Some(_)) => None,
+            },
+            remote: remote.ok(),
             spec: spec.clone(),
-        }
+        };
+        locate(peer.name(), spec, found).into_iter().map(planned).collect()
     }
 }
 
-fn refusal(spec: &BgpPeerSpec, router_id: Option<RouterId>) -> Option<String> {
+const NO_ROUTER_ID: &str = "the node has no router ID: set spec.routerID, the Node annotation \
+    plainroute.dev/router-id, or an IPv4 address on the node";
+
+/// Where the routers of a BGPPeer are, by the names of their sessions; one without a place says why.
+fn locate(name: &str, spec: &BgpPeerSpec, found: &Found) -> Vec<(String, Result<Remote, String>)> {
+    let alone = |remote| vec![(name.to_owned(), remote)];
     match spec.target() {
-        PeerTarget::Address(_) if router_id.is_none() => {
-            let ways = "set spec.routerID, the Node annotation plainroute.dev/router-id, or an IPv4 address on the node";
-            Some(format!("the node has no router ID: {ways}"))
+        PeerTarget::Address(address) => alone(Ok(Remote {
+            address,
+            interface: spec.scope().map(str::to_owned),
+            found_by: FoundBy::Configuration,
+        })),
+        PeerTarget::Interface(interface) => alone(match found.neighbours.get(interface) {
+            Some(Ok(address)) => Ok(Remote {
+                address: (*address).into(),
+                interface: Some(interface.to_owned()),
+                found_by: FoundBy::RouterAdvertisement,
+            }),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err(format!("no router advertisement heard on {interface} yet")),
+        }),
+        PeerTarget::AutoDiscovery(DiscoveryMode::DefaultGateway) if found.default_gateways.is_empty() => {
+            alone(
+                Err("no default gateway: the node has no default route by a gateway but its own".to_owned()),
+            )
         }
-        PeerTarget::Address(_) => None,
-        PeerTarget::Interface(interface) => {
-            Some(format!("spec.interface ({interface}): unnumbered peers are not supported by this version"))
-        }
+        // Each has its own name from the first on, so that one that comes later changes nothing for the others.
         PeerTarget::AutoDiscovery(DiscoveryMode::DefaultGateway) => {
-            Some("spec.autoDiscovery: finding the peer is not supported by this version".to_owned())
+            let gateways = found.default_gateways.iter().map(|gateway| Remote {
+                address: gateway.address,
+                interface: gateway.interface.clone(),
+                found_by: FoundBy::DefaultGateway,
+            });
+            gateways.map(|remote| (format!("{name}@{remote}"), Ok(remote))).collect()
         }
     }
 }

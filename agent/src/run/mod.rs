@@ -30,6 +30,7 @@ pub use start::{LogFormat, main, node_name};
 
 use crate::{
     admin::{Command, Published},
+    discovery::{Discovery, Seen},
     drain::Drain,
     fib::{self, Desired, Installed},
     gate::{Announcement, Gate},
@@ -90,6 +91,7 @@ struct Agent {
     flushes: Flushes,
     journal: Journal,
     drain: Drain,
+    discovery: Discovery,
     outputs: Outputs,
 }
 
@@ -97,11 +99,13 @@ impl Agent {
     fn new(node: String, config: AgentConfigSpec, awaited: Vec<Awaited>, outputs: Outputs) -> Agent {
         let routing = &config.routing;
         let drain = Drain::open(&config.state_dir);
+        let discovery = Discovery::open(&config.state_dir);
         let mut gate = Gate::new(routing.table.number(), routing.import_table.number());
         gate.handle_drain(drain.state());
         Agent {
             gate,
             drain,
+            discovery,
             node,
             config,
             config_changed: false,
@@ -149,11 +153,13 @@ impl Agent {
                     let installed = Arc::clone(&installed.borrow_and_update());
                     replan = self.choose_router_id(&installed) | !self.planned;
                     self.gate.handle_installed(installed);
+                    replan |= self.discover(&peers);
                 }
                 Ok(()) = learned.changed() => self.handle_learned(&mut learned, &peers),
                 Ok(()) = peers.changed() => {
                     peers.mark_unchanged();
                     self.handle_learned(&mut learned, &peers);
+                    replan = self.discover(&peers);
                 }
                 Ok(()) = passwords.changed() => {
                     self.passwords = Arc::clone(&passwords.borrow_and_update());
@@ -171,6 +177,7 @@ impl Agent {
                         warn!(%prefix, "a peer did not take the withdrawal in time; its path is given up");
                     }
                     self.handle_learned(&mut learned, &peers);
+                    replan |= self.discover(&peers);
                     if self.peers.retry_at().is_some_and(|at| at <= Instant::now()) {
                         self.apply_peers().await;
                     }
@@ -182,7 +189,7 @@ impl Agent {
                 _ = interrupt.recv() => return Ok(()),
             }
             if replan {
-                self.replan().await;
+                self.replan(&peers).await;
             }
             self.carry_out().await;
             self.publish();
@@ -219,11 +226,15 @@ impl Agent {
         });
         let settle = self.started + self.restart_time;
         let settle = (self.planned && settle > Instant::now()).then_some(settle);
-        [Some(far), due, settle, self.gate.poll_timeout(), self.peers.retry_at(), self.drain.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(far)
+        let timeouts = [
+            due,
+            settle,
+            self.gate.poll_timeout(),
+            self.peers.retry_at(),
+            self.drain.poll_timeout(),
+            self.discovery.poll_timeout(),
+        ];
+        timeouts.into_iter().flatten().fold(far, Instant::min)
     }
 
     /// Takes the node's first IPv4 address as router ID, once; true where that changes the plan.
@@ -258,21 +269,50 @@ impl Agent {
         self.gate.handle_learned(Arc::clone(&learned.borrow_and_update()), settled);
     }
 
-    /// Makes the plan anew, once there is something to make it from.
-    async fn replan(&mut self) {
+    /// Holds what the node sees of routers against what is known; true where that changes the plan.
+    fn discover(&mut self, peers: &watch::Receiver<Arc<Peers>>) -> bool {
+        let peers = Arc::clone(&peers.borrow());
+        let up = peers.values().filter(|peer| peer.state == State::Established);
+        let established = up.map(|peer| (peer.peer_address, peer.interface.clone())).collect();
+        let seen = Seen {
+            now: Instant::now(),
+            installed: self.gate.installed(),
+            heard: &BTreeMap::new(),
+            established: &established,
+        };
+        self.discovery.handle_seen(&seen)
+    }
+
+    /// Makes the plan anew, once there is something to make it from; and again where that asks for routers that are
+    /// known already.
+    async fn replan(&mut self, peers: &watch::Receiver<Arc<Peers>>) {
+        while self.plan_once().await && self.discover(peers) {}
+    }
+
+    /// True where the plan is another.
+    async fn plan_once(&mut self) -> bool {
         // Without the kernel's first dump neither the router ID nor what an earlier process left is known.
-        let (Some(snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else { return };
+        let (Some(snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else {
+            return false;
+        };
         self.config_changed = snapshot.agent_configs().any(|(config, _)| config.spec != self.config);
-        let local = Local { node: self.node.clone(), router_id: self.router_id, now: jiff::Timestamp::now() };
+        let local = Local {
+            node: self.node.clone(),
+            router_id: self.router_id,
+            found: self.discovery.found().clone(),
+            now: jiff::Timestamp::now(),
+        };
         let next = plan(&snapshot, &local);
         if self.planned && next == *self.plan {
-            return;
+            return false;
         }
         self.planned = true;
         self.plan = Arc::new(next);
         self.journal.plan(&self.plan);
+        self.discovery.handle_plan(&self.plan);
         self.gate.handle_plan(Arc::clone(&self.plan));
         self.apply_peers().await;
+        true
     }
 
     async fn apply_peers(&mut self) {

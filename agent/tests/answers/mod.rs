@@ -8,7 +8,7 @@ use plainroute_agent::{
         NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, Step,
     },
     drain::DrainState,
-    plan::{Delivery, InterfaceSource},
+    plan::{Delivery, FoundBy, InterfaceSource},
 };
 
 fn time(text: &str) -> jiff::Timestamp {
@@ -41,6 +41,7 @@ pub(crate) fn established() -> PeerView {
         name: "tor-a".to_owned(),
         address: address("172.16.0.254"),
         interface: None,
+        found_by: Some(FoundBy::Configuration),
         local_asn: 64512,
         peer_asn: 4_200_000_000,
         state: "Established".to_owned(),
@@ -85,6 +86,7 @@ pub(crate) fn peers() -> Vec<PeerView> {
         name: "tor-b".to_owned(),
         address: address("fe80::1"),
         interface: Some("eth1".to_owned()),
+        found_by: Some(FoundBy::RouterAdvertisement),
         state: "Active".to_owned(),
         seconds_in_state: 4,
         local_address: None,
@@ -97,9 +99,11 @@ pub(crate) fn peers() -> Vec<PeerView> {
     };
     let blocked = PeerView {
         name: "tor-c".to_owned(),
+        address: address("0.0.0.0"),
+        found_by: None,
         state: "Idle".to_owned(),
         families: BTreeMap::new(),
-        blocked: Some("authFile /etc/key: No such file or directory (os error 2)".to_owned()),
+        blocked: Some("no router advertisement heard on eth1 yet".to_owned()),
         last_error: None,
         last_error_time: None,
         ..down.clone()

@@ -2,12 +2,14 @@
 //! time.
 #![allow(dead_code, reason = "each suite uses its own part")]
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
 use plainroute_agent::{
+    discovery::{Found, Gateway},
     index::{Index, Snapshot},
     plan::{Local, Plan, plan},
     source::{Change, Feed, HostLink, SourceName},
@@ -40,6 +42,7 @@ pub(crate) fn local() -> Local {
     Local {
         node: "node-a".to_owned(),
         router_id: Some("192.0.2.254".parse().expect("a router ID")),
+        found: Found::default(),
         now: "2026-11-22T12:00:00Z".parse().expect("a time"),
     }
 }
@@ -83,10 +86,28 @@ fn host_links(yaml: &str) -> Vec<HostLink> {
     links.into_iter().map(link).collect()
 }
 
+/// What the node found out about routers, as a scenario writes it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct WrittenFound {
+    neighbours: BTreeMap<String, Ipv6Addr>,
+    not_found: BTreeMap<String, String>,
+    default_gateways: BTreeSet<Gateway>,
+}
+
+fn found(yaml: &str) -> Found {
+    let WrittenFound { neighbours, not_found, default_gateways } =
+        serde_saphyr::from_str(yaml).expect("what was found");
+    let neighbours = neighbours.into_iter().map(|(interface, router)| (interface, Ok(router)));
+    let not_found = not_found.into_iter().map(|(interface, reason)| (interface, Err(reason)));
+    Found { neighbours: neighbours.chain(not_found).collect(), default_gateways }
+}
+
 /// The plan of node `node-a` at noon, of what a scenario's sources say.
 pub(crate) fn plan_of(folder: &Path) -> Plan {
     let files = objects(&text(folder, "input.yaml").expect("input.yaml"));
     let cluster = text(folder, "cluster.yaml").map(|yaml| objects(&yaml)).unwrap_or_default();
     let links = text(folder, "host-links.yaml").map(|yaml| host_links(&yaml)).unwrap_or_default();
-    plan(&snapshot(files, cluster, links), &local())
+    let found = text(folder, "found.yaml").map(|yaml| found(&yaml)).unwrap_or_default();
+    plan(&snapshot(files, cluster, links), &Local { found, ..local() })
 }

@@ -41,7 +41,8 @@ pub struct BgpPeerSpec {
     /// unnumbered). This version does not find it yet and says so of the peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// How the router's address is to be found. This version does not find it yet and says so of the peer.
+    /// How the router's address is to be found. Each that is found is a peer named `NAME@ADDRESS`. It stays one while
+    /// nothing else is found, and while its session is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_discovery: Option<AutoDiscovery>,
     /// The TCP port on which the router listens.
@@ -102,6 +103,7 @@ pub struct BgpPeerSpec {
     #[serde(default, skip_serializing_if = "AddPath::is_off")]
     pub add_path: AddPath,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950), so that a session over IPv6 carries both families.
+    /// Where the router's address is link-local they are always offered.
     #[serde(default)]
     pub extended_next_hop: bool,
     /// Offer to mark the begin and the end of a route refresh (RFC 7313), so that it also finds what was lost.
@@ -158,7 +160,7 @@ pub struct AutoDiscovery {
 /// The ways to find a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DiscoveryMode {
-    /// The node's default gateway is the peer.
+    /// The gateways of the node's best default route that is not of our own making, IPv4's or, without one, IPv6's.
     DefaultGateway,
 }
 

@@ -30,8 +30,8 @@ lint: ## formatting, clippy and the house rules
 docs: ## build the documentation of the crates, without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 
-bench: ## measure the core: a million prefixes packed into UPDATEs (ratios against other speakers are still to come)
-	$(CARGO) test --release --locked -p plainroute-bgp --test rib_scale -- --nocapture
+bench: setup ## measure Plainroute, its peers and the floor in one run; BENCH="--quick --rows a" for less
+	@scripts/bench.sh $(BENCH)
 
 fuzz: ## run each fuzz target for TIME seconds
 	@scripts/fuzz.sh $(TIME)

@@ -3,7 +3,9 @@
 //! [`netns`] makes network namespaces and runs things in them; [`routers`] starts the routers that the suites talk to;
 //! [`kubelab`] starts a Kubernetes API server; [`lab`] realises a containerlab topology. Everything made here is removed when its value is dropped, also when a test panics.
 
+#[cfg(feature = "kubelab")]
 pub mod kubelab;
+#[cfg(feature = "lab")]
 pub mod lab;
 pub mod netns;
 pub mod routers;

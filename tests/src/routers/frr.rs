@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::{Family, Instance, Router, Table, address, await_ready, exists};
 use crate::netns::{Daemon, Netns};
 
-/// SIGHUP is what the kernel sends when the test dies.
-const KEEPER: &str =
+/// The shell script that stands beside a daemon: it runs its arguments. SIGHUP is what the kernel sends when we die.
+pub const KEEPER: &str =
     r#""$@" & pid=$!; trap 'kill -KILL $pid' HUP; trap 'kill -TERM $pid' TERM; wait $pid; wait $pid"#;
 
 /// zebra and bgpd with one configuration.

@@ -21,7 +21,7 @@ mod openbgpd;
 
 pub use bird::Bird;
 pub use exabgp::Exabgp;
-pub use frr::Frr;
+pub use frr::{Frr, KEEPER as FRR_KEEPER};
 pub use gobgp::Gobgp;
 pub use openbgpd::Openbgpd;
 

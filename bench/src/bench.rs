@@ -1,0 +1,91 @@
+//! One run: what was asked for, the peers, and what came out so far.
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::report::Report;
+use crate::routers::Product;
+use crate::rows;
+
+/// Measures and prints the table.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Run {
+    /// The rows by letter, such as `a,c`. CPU (g) comes with a and c.
+    #[arg(long, value_delimiter = ',', default_values_t = ['a', 'c'])]
+    rows: Vec<char>,
+    /// all, debian (this machine's), none, or names such as `bird3,gobgp`.
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    peers: Vec<String>,
+    /// Three rounds, and no million routes for the slow.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; of them the median counts.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// A root directory with newer routers, as scripts/bench-root.sh makes it.
+    #[arg(long)]
+    newer: Option<PathBuf>,
+    /// Where to write the page of Markdown.
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+/// A run under way.
+pub(crate) struct Bench {
+    options: Run,
+    peers: Vec<Product>,
+    report: Report,
+}
+
+impl Run {
+    pub(crate) fn run(self) -> Result<()> {
+        let peers = Product::select(&self.peers, self.newer.as_deref())?;
+        let mut bench = Bench { options: self, peers, report: Report::default() };
+        for letter in bench.options.rows.clone() {
+            match letter {
+                'a' => rows::announce::run(&mut bench)?,
+                'c' => rows::take_in::run(&mut bench)?,
+                'g' => {}
+                other => anyhow::bail!("there is no row {other}"),
+            }
+        }
+        print!("{}", bench.report.text());
+        let (met, of) = bench.report.met();
+        println!("{met} of {of} goals met");
+        if let Some(path) = &bench.options.write {
+            std::fs::write(path, crate::page::page(&bench.report, &bench.peers, &bench.options)?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.quick
+    }
+}
+
+impl Bench {
+    pub(crate) fn quick(&self) -> bool {
+        self.options.quick
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.options.rounds.unwrap_or(if self.options.quick { 3 } else { 5 })
+    }
+
+    pub(crate) fn peers(&self) -> Vec<Product> {
+        self.peers.clone()
+    }
+
+    pub(crate) fn report(&mut self) -> &mut Report {
+        &mut self.report
+    }
+
+    /// Notes that a contestant gave no figure. The others go on.
+    pub(crate) fn failed(&mut self, letter: char, title: &str, name: &str, error: &anyhow::Error) {
+        let text = format!("({letter}) {title}: {name} gave no figure: {error:#}");
+        eprintln!("bench: {text}");
+        // One line: the rest is the router's log.
+        self.report.note(text.lines().next().unwrap_or_default().to_owned());
+    }
+}

@@ -4,6 +4,7 @@
 //! long-lived thing is owned by one task; `run` joins them.
 
 pub mod admin;
+pub mod bfd;
 pub mod cli;
 pub mod discovery;
 pub mod drain;
@@ -13,5 +14,6 @@ pub mod incarnation;
 pub mod index;
 mod peering;
 pub mod plan;
+mod private_socket;
 pub mod run;
 pub mod source;

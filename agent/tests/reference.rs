@@ -20,7 +20,7 @@ const HEAD: &str = "\
 # Commands
 
 One binary, `plainroute`. Its commands ask the agent of this node over the agent's admin socket, so they need the rights
-to open it (root's, mode 0600); only `plan --config`, `config check` and `completions` need no agent. A command may be
+to open it (root's, mode 0600); only `bfd`, `plan --config`, `config check` and `completions` need no agent. A command may be
 shortened as long as it stays clear: `plainroute ex 10.20.0.10`.
 
 | exit code | meaning |

@@ -2,7 +2,6 @@
 use std::{
     fs, io,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +17,7 @@ use plainroute_speaker::{PeerName, Speaker};
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::TcpListener,
     sync::{mpsc, oneshot, watch},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,10 @@ use super::{
     Command, Published, answer, explain, metrics,
     view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
 };
-use crate::plan::{Plan, PoolPlan};
+use crate::{
+    plan::{Plan, PoolPlan},
+    private_socket::{self, BindError},
+};
 
 /// Why the agent cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,10 @@ pub async fn serve(
     access: Access,
     cancel: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send + 'static, AdminError> {
-    let unix = bind_socket(socket).await?;
+    let unix = private_socket::bind(socket).await.map_err(|error| match error {
+        BindError::InUse(path) => AdminError::InUse(path),
+        BindError::Io { path, error } => AdminError::Socket { path, error },
+    })?;
     let tcp =
         TcpListener::bind(metrics).await.map_err(|error| AdminError::Metrics { address: metrics, error })?;
     let admin = routes().route("/v1/peers", get(peers)).with_state(access.clone());
@@ -116,28 +121,6 @@ pub async fn serve(
         // The next agent makes its own; a leftover would only look like a running one.
         let _ = fs::remove_file(path);
     })
-}
-
-/// A socket that only root can open, in the place of one that no agent answers on any more.
-async fn bind_socket(path: &Path) -> Result<UnixListener, AdminError> {
-    let fail = |error| AdminError::Socket { path: path.to_owned(), error };
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(AdminError::InUse(path.to_owned()));
-    }
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).map_err(fail)?;
-    }
-    // Made under another name and moved into place, so that nobody but root can ever open it.
-    let fresh = path.with_extension("new");
-    match fs::remove_file(&fresh) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(fail(error)),
-    }
-    let listener = UnixListener::bind(&fresh).map_err(fail)?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(fail)?;
-    fs::rename(&fresh, path).map_err(fail)?;
-    Ok(listener)
 }
 
 fn routes() -> Router<Access> {

@@ -1,4 +1,4 @@
-//! The commands that a person types. All but `agent`, `config` and `completions` ask a running agent over its
+//! The commands that a person types. All but `agent`, `bfd`, `config` and `completions` ask a running agent over its
 //! Unix socket.
 //!
 //! Exit code: 0 all is well, 1 what was asked about is not healthy, 2 wrong usage or no agent to ask.
@@ -16,6 +16,9 @@ use crate::run::LogFormat;
 /// Where the agent listens unless its AgentConfig says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/plainroute/agent.sock";
 
+/// Where the BFD process listens unless the AgentConfig says otherwise.
+pub const DEFAULT_BFD_SOCKET: &str = "/run/plainroute/bfd.sock";
+
 /// Pods reachable by plain routing: a BGP advertiser for Kubernetes nodes, without overlay and without NAT.
 #[derive(Debug, Parser)]
 #[command(name = "plainroute", version, infer_subcommands = true, max_term_width = 110)]
@@ -28,6 +31,8 @@ pub struct Cli {
 enum Command {
     /// Run the agent of this node
     Agent(Agent),
+    /// Run BFD for the agent of this node, in a process that outlives it; the agent starts it by itself
+    Bfd(Bfd),
     /// Show the BGP peers; 1 if one is not Established
     Peers(Asked),
     /// Show routes: advertised to peers, received from them, or kept in the kernel; 1 if one is not there
@@ -58,12 +63,43 @@ struct Agent {
     /// A YAML file, a directory of them, or - for standard input; may be repeated
     #[arg(long, required = true, value_name = "PATH")]
     config: Vec<PathBuf>,
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Debug, Args)]
+struct Bfd {
+    /// The Unix socket on which agents find it
+    #[arg(long, default_value = DEFAULT_BFD_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
+    /// End when there was neither an agent nor a session for so long
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    exit_when_idle: Option<Duration>,
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Debug, Args)]
+struct Log {
     /// The form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PLAINROUTE_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged: a level, or directives like info,plainroute_agent::fib=debug
     #[arg(long, default_value = "info", env = "PLAINROUTE_LOG")]
     log: String,
+}
+
+impl Log {
+    /// Begins to log; false where what was asked for makes no sense, which is said.
+    fn start(&self) -> bool {
+        match crate::run::start_logging(self.log_format, &self.log) {
+            Ok(()) => true,
+            Err(error) => {
+                anstream::eprintln!("plainroute: --log {}: {error}", self.log);
+                false
+            }
+        }
+    }
 }
 
 /// The form of an answer.
@@ -178,7 +214,11 @@ pub fn run() -> ExitCode {
     };
     let result = match cli.command {
         Command::Agent(agent) => {
-            return crate::run::main(agent.config, agent.log_format, &agent.log);
+            return if agent.log.start() { crate::run::main(agent.config) } else { ExitCode::from(2) };
+        }
+        Command::Bfd(Bfd { socket, exit_when_idle, log }) => {
+            let settings = crate::bfd::server::Settings { socket, exit_when_idle };
+            return if log.start() { crate::bfd::server::main(settings) } else { ExitCode::from(2) };
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -26,6 +26,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub(crate) use start::start_logging;
 pub use start::{LogFormat, main, node_name};
 
 use crate::{

@@ -39,11 +39,7 @@ pub enum LogFormat {
 }
 
 /// Runs the agent until it is told to stop.
-pub fn main(paths: Vec<PathBuf>, format: LogFormat, filter: &str) -> ExitCode {
-    if let Err(error) = start_logging(format, filter) {
-        anstream::eprintln!("plainroute: --log {filter}: {error}");
-        return ExitCode::from(2);
-    }
+pub fn main(paths: Vec<PathBuf>) -> ExitCode {
     let inputs = match paths.iter().map(|path| Input::open(path)).collect::<Result<Vec<_>, _>>() {
         Ok(inputs) => inputs,
         Err(error) => {
@@ -75,7 +71,8 @@ pub fn main(paths: Vec<PathBuf>, format: LogFormat, filter: &str) -> ExitCode {
     }
 }
 
-fn start_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+/// Begins to log to standard error.
+pub(crate) fn start_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let mut filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     for directive in kubernetes::QUIET {
         filter = filter.add_directive(directive.parse()?);

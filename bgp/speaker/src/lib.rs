@@ -1,4 +1,4 @@
-//! BGP on tokio: tasks and sockets that drive `plainroute-bgp`.
+//! BGP and BFD on tokio: tasks and sockets that drive `plainroute-bgp` and `plainroute-bfd`.
 //!
 //! A [`Speaker`] is a handle to one registry task, which owns the peers' configuration, the listeners and what is
 //! originated. Each peer has a task of its own, which owns its session, its RIBs and its TCP connections; nothing
@@ -9,9 +9,11 @@
 //! not depend on how many there are. Nothing that a peer sends is accepted unless its
 //! configuration says so, and nothing is advertised but what was originated.
 //!
-//! Read [`Speaker`] first, then [`PeerConfig`] and [`Receipt`].
+//! Read [`Speaker`] first, then [`PeerConfig`] and [`Receipt`]. BFD stands apart in [`bfd`], so that it can run in a
+//! process of its own.
 #![deny(missing_docs)]
 
+pub mod bfd;
 mod change;
 mod config;
 mod connection;

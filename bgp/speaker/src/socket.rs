@@ -88,7 +88,7 @@ fn socket_address(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
     }
 }
 
-fn interface_index(name: &str) -> io::Result<u32> {
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
     nix::net::if_::if_nametoindex(name)
         .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("interface {name}: {error}")))
 }
@@ -126,7 +126,7 @@ pub(crate) fn set_ttl_floor(socket: BorrowedFd<'_>, v4: bool, hops: Option<u8>) 
     }
 }
 
-fn set_class(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+pub(crate) fn set_class(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => socket.set_tos_v4(NETWORK_CONTROL),
         SocketAddr::V6(_) => socket.set_tclass_v6(NETWORK_CONTROL),

@@ -35,6 +35,12 @@ impl Bird {
         birdc(&self.instance, command)
     }
 
+    /// The state of its BFD session with a peer, in lower case, with the interval and the detection time in seconds; none
+    /// where it knows no such peer.
+    pub fn bfd(&self, peer: IpAddr) -> Result<Option<(String, f64, f64)>> {
+        Ok(bfd_of(&self.birdc("show bfd sessions")?, peer))
+    }
+
     /// What it has logged to its standard error.
     pub fn log(&self) -> String {
         self.daemon.log()
@@ -118,6 +124,17 @@ pub(crate) fn state_of(shown: &str, neighbor: IpAddr) -> String {
     "none".to_owned()
 }
 
+/// From `show bfd sessions`: address, interface, state, since, interval, timeout.
+fn bfd_of(shown: &str, peer: IpAddr) -> Option<(String, f64, f64)> {
+    shown.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (address, state) = (words.first()?.parse::<IpAddr>().ok()?, words.get(2)?);
+        // A moment of another day has two words.
+        let [interval, timeout] = words.get(words.len().checked_sub(2)?..)? else { return None };
+        (address == peer).then_some((state.to_lowercase(), interval.parse().ok()?, timeout.parse().ok()?))
+    })
+}
+
 /// From `show route all`: a path starts with its prefix, or with white space for a further path to the same prefix; its
 /// attributes follow, indented by tabs.
 pub(crate) fn parse_routes(shown: &str) -> Table {
@@ -144,6 +161,17 @@ pub(crate) fn parse_routes(shown: &str) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_bfd_sessions() {
+        let shown = "BIRD 2.0.12 ready.\nbfd1:\nIP address   Interface  State   Since   Interval  Timeout\n\
+            fe80::1      eth0       Down       16:03:45.469    1.000    0.000\n\
+            172.16.0.1   eth0       Up         2026-11-22 16:03:45.469    0.100    0.300\n";
+        let of = |peer: &str| bfd_of(shown, peer.parse().unwrap());
+        assert_eq!(of("172.16.0.1"), Some(("up".to_owned(), 0.1, 0.3)));
+        assert_eq!(of("fe80::1"), Some(("down".to_owned(), 1.0, 0.0)));
+        assert_eq!(of("172.16.0.2"), None);
+    }
 
     #[test]
     fn reads_what_birdc_shows() {

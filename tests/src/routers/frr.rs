@@ -1,6 +1,6 @@
-//! FRRouting: zebra and bgpd, asked through vtysh's JSON.
+//! FRRouting: zebra and bgpd, and bfdd where the configuration has a `bfd` section, asked through vtysh's JSON.
 //!
-//! Both give up root for the user `frr`, which clears the parent-death signal that would end them with the test. So a shell
+//! All give up root for the user `frr`, which clears the parent-death signal that would end them with the test. So a shell
 //! that keeps root stands beside each and passes signals on.
 
 use std::net::IpAddr;
@@ -17,16 +17,17 @@ use crate::netns::{Daemon, Netns};
 pub const KEEPER: &str =
     r#""$@" & pid=$!; trap 'kill -KILL $pid' HUP; trap 'kill -TERM $pid' TERM; wait $pid; wait $pid"#;
 
-/// zebra and bgpd with one configuration.
+/// zebra, bgpd and perhaps bfdd with one configuration.
 #[derive(Debug)]
 pub struct Frr {
     zebra: Daemon,
     bgpd: Daemon,
+    bfdd: Option<Daemon>,
     instance: Instance,
 }
 
 impl Frr {
-    /// Starts both from an `frr.conf` text; returns when bgpd answers.
+    /// Starts them from an `frr.conf` text; returns when bgpd answers.
     pub fn launch(netns: &Netns, config: &str) -> Result<Frr> {
         let instance = Instance::new(netns, "frr")?;
         instance.write("frr.conf", config)?;
@@ -34,8 +35,10 @@ impl Frr {
         let user = nix::unistd::User::from_name("frr")?.context("no user frr: is FRR installed?")?;
         chown(instance.dir.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         let zebra = start_zebra(&instance)?;
+        // First, so that bgpd finds it.
+        let bfdd = if has_bfd(config) { Some(start_bfdd(&instance)?) } else { None };
         let bgpd = start_bgpd(&instance)?;
-        Ok(Frr { instance, zebra, bgpd })
+        Ok(Frr { instance, zebra, bgpd, bfdd })
     }
 
     /// A vtysh command's output.
@@ -59,6 +62,22 @@ impl Frr {
     /// What bgpd has logged (`log stdout` in the configuration).
     pub fn log(&self) -> String {
         self.bgpd.log()
+    }
+
+    /// What bfdd says of its session with a peer: `show bfd peers json` with the counters of `show bfd peers counters
+    /// json`; none where it knows no such peer.
+    pub fn bfd(&self, peer: IpAddr) -> Result<Option<Value>> {
+        let of = |shown: Value| {
+            let peers = shown.as_array().cloned().unwrap_or_default();
+            peers.into_iter().find(|session| address(&session["peer"]) == Some(peer))
+        };
+        let Some(mut session) = of(self.json("show bfd peers json")?) else { return Ok(None) };
+        if let (Some(session), Some(Value::Object(counters))) =
+            (session.as_object_mut(), of(self.json("show bfd peers counters json")?))
+        {
+            session.extend(counters);
+        }
+        Ok(Some(session))
     }
 
     /// Kills bgpd alone: zebra, and with it the kernel's routes, stays.
@@ -88,17 +107,24 @@ impl Router for Frr {
 
     fn stop(&mut self) -> Result<()> {
         self.bgpd.terminate(Duration::from_secs(10))?;
+        if let Some(mut bfdd) = self.bfdd.take() {
+            bfdd.terminate(Duration::from_secs(10))?;
+        }
         self.zebra.terminate(Duration::from_secs(10))?;
         Ok(())
     }
 
     fn kill(&mut self) {
         self.bgpd.kill();
+        drop(self.bfdd.take());
         self.zebra.kill();
     }
 
     fn start(&mut self) -> Result<()> {
         self.zebra = start_zebra(&self.instance)?;
+        if has_bfd(&std::fs::read_to_string(self.instance.path("frr.conf"))?) {
+            self.bfdd = Some(start_bfdd(&self.instance)?);
+        }
         self.bgpd = start_bgpd(&self.instance)?;
         Ok(())
     }
@@ -109,6 +135,17 @@ fn start_zebra(instance: &Instance) -> Result<Daemon> {
     await_ready(&mut daemon, "zebra", || {
         exists(&instance.path("zebra.vty")).and(exists(&instance.path("zserv.api")))
     })?;
+    Ok(daemon)
+}
+
+fn has_bfd(config: &str) -> bool {
+    config.lines().any(|line| line.trim_end() == "bfd")
+}
+
+fn start_bfdd(instance: &Instance) -> Result<Daemon> {
+    let control = instance.arg("bfdd.sock");
+    let mut daemon = start(instance, "bfdd", &["--bfdctl", &control])?;
+    await_ready(&mut daemon, "bfdd", || vtysh(instance, &["show bfd peers json"]).map(drop))?;
     Ok(daemon)
 }
 

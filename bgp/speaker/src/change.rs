@@ -80,11 +80,14 @@ pub fn change_costs() -> Vec<(Field, Cost)> {
 }
 
 /// Fields whose change leaves both routers what they are to each other: the AS, the identity and the addresses stay.
-const HITLESS: [Field; 7] = [
+const HITLESS: [Field; 10] = [
     "holdTimeSeconds",
     "gracefulRestart",
     "families",
     "extendedNextHop",
+    "enhancedRefresh",
+    "extendedMessages",
+    "addPath.receive",
     "ebgpMultihop",
     "ttlSecurity",
     "password",

@@ -221,7 +221,7 @@ impl Peer {
                 self.outbound.withdraw();
                 self.leaving = Some(now() + WITHDRAW_WAIT);
             }
-            Wake::Abandoned => self.leave(StopReason::Retain),
+            Wake::Abandoned => self.abandoned(),
             Wake::Accepted(stream) => self.accept(stream),
             Wake::Connected(id, Ok(stream)) => {
                 self.connections.push((id, Connection::new(stream)));
@@ -290,6 +290,17 @@ impl Peer {
         }
     }
 
+    /// The registry lets go of a removed peer as soon as it has told it to leave, so what it said last may still wait.
+    fn abandoned(&mut self) {
+        while let Ok(command) = self.inputs.commands.try_recv() {
+            self.handle(Wake::Command(command));
+        }
+        if self.leaving.is_none() {
+            self.leave(StopReason::Retain);
+        }
+        self.leaving = Some(now());
+    }
+
     fn leave(&mut self, reason: StopReason) {
         self.session.handle_stop(now(), reason);
         self.leaving = Some(now());
@@ -314,13 +325,19 @@ impl Peer {
         match &effect {
             Effect::Unchanged | Effect::Added | Effect::Removed => return,
             Effect::Reset { fields } => {
-                let hitless = change::keeps_forwarding(fields) && self.peer_helps_restart();
+                let same_routers = change::keeps_forwarding(fields);
+                let hitless = same_routers && self.peer_helps_restart();
                 if hitless {
                     self.inbound.hold(now());
                 }
                 let text = "the configuration of this peer has changed".to_owned();
-                let cease = StopReason::Cease(CeaseReason::OtherConfigurationChange, text);
-                self.session.handle_stop(now(), if hitless { StopReason::Retain } else { cease });
+                let stop = match (hitless, same_routers) {
+                    (true, _) => StopReason::Retain,
+                    (false, true) => StopReason::Cease(CeaseReason::OtherConfigurationChange, text),
+                    // Whoever comes back is another one, or nobody does: what we told is not to be kept.
+                    (false, false) => StopReason::HardReset(CeaseReason::OtherConfigurationChange, text),
+                };
+                self.session.handle_stop(now(), stop);
                 self.drain();
                 self.record.keep_counters(self.session.counters());
                 self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));

@@ -54,8 +54,12 @@ pub enum Event {
 /// Why a session is stopped on purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// Tell the peer: Cease with this reason, and a text for its operator (RFC 9003), 255 octets at most.
+    /// Tell the peer: Cease with this reason, and a text for its operator (RFC 9003), 255 octets at most. Whether the
+    /// peer keeps our routes where both sides keep them over a NOTIFICATION (RFC 8538) depends on the reason.
     Cease(CeaseReason, String),
+    /// The same, and the peer is to drop our routes even where both sides keep them over a NOTIFICATION: then it is
+    /// wrapped in a Hard Reset (RFC 8538 section 3).
+    HardReset(CeaseReason, String),
     /// Close TCP without NOTIFICATION, so that a peer with graceful restart keeps our routes (RFC 4724).
     Retain,
 }
@@ -85,14 +89,9 @@ impl DownReason {
         match self {
             DownReason::NotificationSent(sent) => Some(sent.clone()),
             DownReason::NotificationReceived(received) => Some(received.clone()),
-            DownReason::Stopped(StopReason::Cease(reason, text)) => {
-                Some(fsm::farewell(Some(negotiated), *reason, text))
-            }
+            DownReason::Stopped(reason) => fsm::farewell(Some(negotiated), reason),
             DownReason::Collision => Some(fsm::collision_cease()),
-            DownReason::Stopped(StopReason::Retain)
-            | DownReason::ConnectionLost
-            | DownReason::SendHoldTimerExpired
-            | DownReason::PeerRestarted => None,
+            DownReason::ConnectionLost | DownReason::SendHoldTimerExpired | DownReason::PeerRestarted => None,
         }
     }
 
@@ -117,8 +116,9 @@ impl fmt::Display for DownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DownReason::Stopped(StopReason::Retain) => f.write_str("closed without NOTIFICATION, to be back"),
-            DownReason::Stopped(StopReason::Cease(_, text)) if text.is_empty() => f.write_str("stopped"),
-            DownReason::Stopped(StopReason::Cease(_, text)) => f.write_str(text),
+            DownReason::Stopped(StopReason::Cease(_, text) | StopReason::HardReset(_, text)) => {
+                f.write_str(if text.is_empty() { "stopped" } else { text })
+            }
             DownReason::NotificationSent(sent) => write!(f, "sent NOTIFICATION: {sent}"),
             DownReason::NotificationReceived(received) => write!(f, "received NOTIFICATION: {received}"),
             DownReason::ConnectionLost => f.write_str("TCP connection lost"),

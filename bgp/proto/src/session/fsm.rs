@@ -326,16 +326,31 @@ pub(super) fn collision_cease() -> Notification {
 }
 
 fn stop(negotiated: Option<&Negotiated>, reason: StopReason, effects: &mut Vec<Effect>) -> Phase {
-    if let StopReason::Cease(cease, text) = &reason {
-        effects.push(Effect::SendNotification(farewell(negotiated, *cease, text)));
-    }
+    effects.extend(farewell(negotiated, &reason).map(Effect::SendNotification));
     drop_connection(DownReason::Stopped(reason), effects)
 }
 
-/// The Cease for a reason. Where both sides keep routes over a NOTIFICATION, one that shall flush them is wrapped
-/// in a Hard Reset; elsewhere every Cease flushes and the wrapping would not be understood (RFC 8538 section 3).
-pub(super) fn farewell(negotiated: Option<&Negotiated>, reason: CeaseReason, text: &str) -> Notification {
-    let flushes = match reason {
+/// What the peer is told when we stop. Where both sides keep routes over a NOTIFICATION, a Cease that shall flush them
+/// is wrapped in a Hard Reset; elsewhere every Cease flushes and the wrapping would not be understood (RFC 8538 section
+/// 3).
+pub(super) fn farewell(negotiated: Option<&Negotiated>, reason: &StopReason) -> Option<Notification> {
+    let (cease, text, flushes) = match reason {
+        StopReason::Cease(cease, text) => (*cease, text, flushes(*cease)),
+        StopReason::HardReset(cease, text) => (*cease, text, true),
+        StopReason::Retain => return None,
+    };
+    let inner = match cease {
+        CeaseReason::HardReset => Notification::cease(CeaseReason::AdministrativeShutdown, text),
+        cease => Notification::cease(cease, text),
+    };
+    let wrapped = flushes && negotiated.is_some_and(Negotiated::notification_restart);
+    Some(if wrapped { inner.into_hard_reset() } else { inner })
+}
+
+/// Whether a Cease for this reason means that our routes are to go: it does where the session is not to come back by
+/// itself (RFC 8538 section 5.1).
+fn flushes(reason: CeaseReason) -> bool {
+    match reason {
         CeaseReason::MaxPrefixes
         | CeaseReason::AdministrativeShutdown
         | CeaseReason::PeerDeconfigured
@@ -346,14 +361,5 @@ pub(super) fn farewell(negotiated: Option<&Negotiated>, reason: CeaseReason, tex
         | CeaseReason::ConnectionCollision
         | CeaseReason::OutOfResources
         | CeaseReason::BfdDown => false,
-    };
-    let inner = match reason {
-        CeaseReason::HardReset => Notification::cease(CeaseReason::AdministrativeShutdown, text),
-        reason => Notification::cease(reason, text),
-    };
-    if flushes && negotiated.is_some_and(Negotiated::notification_restart) {
-        inner.into_hard_reset()
-    } else {
-        inner
     }
 }

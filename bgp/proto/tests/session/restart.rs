@@ -79,20 +79,23 @@ fn without_graceful_restart_nothing_is_kept() {
 
 #[test]
 fn with_the_n_bit_only_a_hard_reset_flushes() {
-    let stop_with = |reason| {
+    let stop = |reason| {
         let mut pair = established(true);
-        pair.stop(A, StopReason::Cease(reason, String::new()));
+        pair.stop(A, reason);
         pair.run_for(SECOND);
         let DownReason::NotificationReceived(received) = pair.b().downs()[0].clone() else {
             panic!("{:?}", pair.b().downs())
         };
         (received.cease_reason().expect("a Cease"), retained(&pair, B))
     };
+    let stop_with = |reason| stop(StopReason::Cease(reason, String::new()));
     assert_eq!(stop_with(CeaseReason::HardReset), (CeaseReason::HardReset, false));
     assert_eq!(stop_with(CeaseReason::AdministrativeShutdown), (CeaseReason::HardReset, false));
     assert_eq!(stop_with(CeaseReason::PeerDeconfigured), (CeaseReason::HardReset, false));
     let other = CeaseReason::OtherConfigurationChange;
     assert_eq!(stop_with(other), (other, true));
+    let hard = StopReason::HardReset(other, String::new());
+    assert_eq!(stop(hard), (CeaseReason::HardReset, false), "the same reason, but nobody will be back");
 }
 
 #[test]

@@ -267,7 +267,8 @@ fn page() -> String {
         - **soft refresh**: the session stays; routes are sent again, or asked for again.\n\
         - **reset**: Cease / Other Configuration Change (RFC 4486), and the session is built anew at once. Where both sides\n\
           offer graceful restart and AS, identity and addresses stay, TCP is closed without NOTIFICATION instead, so that\n\
-          both go on forwarding meanwhile.\n\
+          both go on forwarding meanwhile. Where AS, identity, addresses or role change, the Cease is a Hard Reset if both sides\n\
+          keep routes over a NOTIFICATION (N bit, RFC 8538).\n\
         - **not the session's**: handled outside of the session, as the last column says.\n\n\
         | field of `spec` | a change is | remarks |\n|---|---|---|\n"
         .to_owned();

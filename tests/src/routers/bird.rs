@@ -41,6 +41,11 @@ impl Bird {
         Ok(bfd_of(&self.birdc("show bfd sessions")?, peer))
     }
 
+    /// A command as one argument, so with quoted texts in it.
+    pub fn birdc_line(&self, command: &str) -> Result<String> {
+        self.instance.netns.run(&["birdc", "-s", &self.instance.arg("ctl"), command])
+    }
+
     /// What it has logged to its standard error.
     pub fn log(&self) -> String {
         self.daemon.log()

@@ -36,6 +36,12 @@ impl Openbgpd {
         bgpctl(&self.instance, command)
     }
 
+    /// A bgpctl command of these arguments, some of which may have spaces in them.
+    pub fn bgpctl_arguments(&self, arguments: &[&str]) -> Result<String> {
+        let socket = self.instance.arg("bgpd.sock");
+        self.instance.netns.run(&[&["bgpctl", "-s", &socket], arguments].concat())
+    }
+
     /// A bgpctl command's output as JSON.
     pub fn json(&self, command: &str) -> Result<Value> {
         let text = self.bgpctl(&format!("-j {command}"))?;

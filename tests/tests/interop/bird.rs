@@ -56,20 +56,26 @@ pub(crate) fn config(setup: Setup) -> Result<String> {
         let interface = if session.link_local { "%eth0" } else { "" };
         writeln!(
             text,
-            "protocol bgp node_{} from node {{\nlocal {} as {ROUTER_ASN};\nneighbor {}{interface} as {};",
+            "protocol bgp node_{} from node {{\nlocal {} as {ROUTER_ASN};\nneighbor {}{interface} as {};\n{}",
             family_name(session.families[0]),
             session.router_address,
             session.our_address,
-            setup.our_asn
+            setup.our_asn,
+            setup.more
         )?;
         for family in session.families {
             let extended = session.link_local && *family == Family::V4;
             let extended = if extended { "extended next hop;" } else { "" };
             let name = family_name(*family);
-            writeln!(text, "{name} {{ import all; export where source = RTS_STATIC; {extended} }};")?;
+            writeln!(
+                text,
+                "{name} {{ import all; export where source = RTS_STATIC; {extended} {} }};",
+                setup.channel
+            )?;
         }
         writeln!(text, "}}")?;
     }
+    text += setup.global;
     Ok(text)
 }
 

@@ -34,13 +34,14 @@ fn config(setup: Setup) -> Result<String> {
         writeln!(
             text,
             "neighbor {} {{\nrouter-id {ROUTER_V4};\nlocal-address {};\nlocal-as {ROUTER_ASN};\npeer-as {};\n\
-             adj-rib-out true;\n{}\ncapability {{ route-refresh enable; }}\n\
+             adj-rib-out true;\n{}\ncapability {{ route-refresh enable; {} }}\n\
              family {{ {families}}}\nstatic {{ {routes}}}\n\
              api {{ processes [ events ]; neighbor-changes; receive {{ parsed; update; }} }}\n}}",
             session.our_address,
             session.router_address,
             setup.our_asn,
             password.unwrap_or_default(),
+            setup.more,
         )?;
     }
     Ok(text)

@@ -51,14 +51,21 @@ pub(crate) fn config(setup: Setup) -> Result<String> {
         if session.link_local {
             writeln!(text, " neighbor {us} interface eth0\n neighbor {us} capability extended-nexthop")?;
         }
+        if !setup.more.is_empty() {
+            writeln!(text, " neighbor {us} {}", setup.more)?;
+        }
         for family in session.families {
             writeln!(text, " address-family {} unicast\n  neighbor {us} activate", family_name(*family))?;
+            if !setup.channel.is_empty() {
+                writeln!(text, "  neighbor {us} {}", setup.channel)?;
+            }
             if setup.default_routes {
                 writeln!(text, "  neighbor {us} default-originate")?;
             }
             writeln!(text, " exit-address-family")?;
         }
     }
+    text += setup.global;
     Ok(text)
 }
 

@@ -56,8 +56,10 @@ pub(crate) fn config(setup: Setup) -> Result<String> {
                 family_name(*family),
                 setup.graceful_restart
             )?;
+            writeln!(text, "{}", setup.channel)?;
         }
     }
+    text += setup.global;
     Ok(text)
 }
 

@@ -6,12 +6,14 @@
 
 mod bird;
 mod exabgp;
+mod features;
 mod frr;
 mod gobgp;
 mod node;
 mod openbgpd;
 mod restart;
 mod scenario;
+mod wire;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -101,6 +103,12 @@ struct Setup {
     default_routes: bool,
     /// It believes only packets that no router has forwarded (RFC 5082).
     ttl_security: bool,
+    /// Lines of its configuration for each session; of ExaBGP its capabilities.
+    more: &'static str,
+    /// A line for each family of each session.
+    channel: &'static str,
+    /// Lines at the end of its configuration.
+    global: &'static str,
 }
 
 impl Default for Setup {
@@ -113,6 +121,9 @@ impl Default for Setup {
             graceful_restart: false,
             default_routes: false,
             ttl_security: false,
+            more: "",
+            channel: "",
+            global: "",
         }
     }
 }

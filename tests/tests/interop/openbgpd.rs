@@ -50,8 +50,9 @@ fn config(setup: Setup) -> Result<String> {
         if setup.ttl_security {
             writeln!(text, "ttl-security yes")?;
         }
-        writeln!(text, "}}")?;
+        writeln!(text, "{}\n}}", setup.more)?;
     }
+    text += setup.global;
     text += "allow to any\nallow from any\n";
     Ok(text)
 }

@@ -3,7 +3,6 @@
 //! Owned by the peer's task. Only what the import rules name is kept; what is kept over a lost session is stale
 //! until the peer tells it again, sends End-of-RIB, or its time runs out.
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,17 +30,8 @@ pub(crate) struct Inbound {
     policy: ImportPolicy,
     retention: Retention,
     end_of_rib: Families,
-    /// The routes for the kernel and how many there are of which family, as of the last change but for `dirty`.
+    /// The routes for the kernel. Whoever looks at them holds on to them as they were: the next change makes a copy.
     routes: Arc<PeerRoutes>,
-    counts: BTreeMap<AfiSafi, Counts>,
-    dirty: bool,
-}
-
-/// How many routes of a family are accepted, and how many of these are stale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) accepted: usize,
-    pub(crate) stale: usize,
 }
 
 impl Inbound {
@@ -53,8 +43,6 @@ impl Inbound {
             retention: Retention::default(),
             end_of_rib: Families::NONE,
             routes: Arc::default(),
-            counts: BTreeMap::new(),
-            dirty: false,
         }
     }
 
@@ -64,32 +52,6 @@ impl Inbound {
 
     pub(crate) fn routes(&self) -> Arc<PeerRoutes> {
         Arc::clone(&self.routes)
-    }
-
-    pub(crate) fn counts(&self, family: AfiSafi) -> Counts {
-        self.counts.get(&family).copied().unwrap_or_default()
-    }
-
-    /// Brings `routes` and `counts` up to date: once for all that came in one go, not for each UPDATE.
-    pub(crate) fn summarize(&mut self) {
-        if !std::mem::take(&mut self.dirty) {
-            return;
-        }
-        self.counts.clear();
-        let mut routes = PeerRoutes::new();
-        for (nlri, received) in self.rib.iter() {
-            let counts = self.counts.entry(nlri.prefix.family()).or_default();
-            counts.accepted += 1;
-            counts.stale += usize::from(received.stale);
-            if received.install {
-                let attributes = Arc::clone(received.route.attributes.shared());
-                let next_hop = received.route.next_hop;
-                routes.insert(nlri, PeerRoute { attributes, next_hop, stale: received.stale });
-            }
-        }
-        if *self.routes != routes {
-            self.routes = Arc::new(routes);
-        }
     }
 
     pub(crate) fn end_of_rib_received(&self, family: AfiSafi) -> bool {
@@ -111,20 +73,20 @@ impl Inbound {
             role: negotiated.role,
         }));
         let changes = self.rib.set_first_as(first_as(config));
-        self.note(&changes);
+        self.note(changes);
         let changes = self.retention.session_up(now, negotiated, &mut self.rib);
-        self.note(&changes);
+        self.note(changes);
     }
 
     /// The session is about to be built anew at our own wish: what the peer taught stays for a moment, as stale.
     pub(crate) fn hold(&mut self, now: Instant) {
         let changes = self.retention.hold(now, HOLD, &mut self.rib);
-        self.note(&changes);
+        self.note(changes);
     }
 
     pub(crate) fn session_down(&mut self, now: Instant, reason: &DownReason, negotiated: &Negotiated) {
         let changes = self.retention.session_down(now, reason, negotiated, &mut self.rib);
-        self.note(&changes);
+        self.note(changes);
         self.end_of_rib = Families::NONE;
     }
 
@@ -132,18 +94,18 @@ impl Inbound {
     pub(crate) fn clear(&mut self) {
         for family in AfiSafi::ALL {
             let changes = self.rib.clear(family);
-            self.note(&changes);
+            self.note(changes);
         }
         self.retention.clear();
     }
 
     pub(crate) fn apply(&mut self, update: &Update) -> Option<PrefixLimit> {
         let applied = self.rib.apply(update, &self.policy);
-        self.note(&applied.changes);
+        self.note(applied.changes);
         if let Some(family) = update.end_of_rib {
             self.end_of_rib.insert(family);
             let changes = self.retention.end_of_rib(family, &mut self.rib);
-            self.note(&changes);
+            self.note(changes);
         }
         applied.limit
     }
@@ -158,14 +120,15 @@ impl Inbound {
 
     pub(crate) fn end_refresh(&mut self, family: AfiSafi) {
         let changes = self.rib.end_refresh(family);
-        self.note(&changes);
+        self.note(changes);
     }
 
     /// True where stale routes have just gone, or become a last resort, for want of time.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
         let changes = self.retention.handle_timeout(now, &mut self.rib);
-        self.note(&changes);
-        !changes.is_empty()
+        let changed = !changes.is_empty();
+        self.note(changes);
+        changed
     }
 
     /// Another limit; it holds for what comes from now on.
@@ -177,24 +140,36 @@ impl Inbound {
     pub(crate) fn set_policy(&mut self, config: &PeerConfig) {
         self.policy = policy(config).unwrap_or(ImportPolicy::DENY);
         let changes = self.rib.reapply(&self.policy);
-        self.note(&changes);
+        self.note(changes);
         let changes = self.rib.set_first_as(first_as(config));
-        self.note(&changes);
+        self.note(changes);
     }
 
     pub(crate) fn received(&self) -> Vec<ReceivedRoute> {
-        let route = |(nlri, received): (Nlri, &Received)| ReceivedRoute {
+        let mut received: Vec<(Nlri, Received)> = self.rib.iter().collect();
+        received.sort_unstable_by_key(|(nlri, _)| *nlri);
+        let route = |(nlri, received): (Nlri, Received)| ReceivedRoute {
             prefix: nlri.prefix,
             next_hop: received.route.next_hop,
             attributes: Arc::clone(received.route.attributes.shared()),
             install: received.install,
             stale: received.stale,
         };
-        self.rib.iter().map(route).collect()
+        received.into_iter().map(route).collect()
     }
 
-    fn note(&mut self, changes: &[Change]) {
-        self.dirty |= !changes.is_empty();
+    fn note(&mut self, changes: Vec<Change>) {
+        for Change { nlri, route } in changes {
+            match route.filter(|received| received.install) {
+                Some(Received { route, stale, .. }) => {
+                    let attributes = Arc::clone(route.attributes.shared());
+                    let route = PeerRoute { attributes, next_hop: route.next_hop, stale };
+                    Arc::make_mut(&mut self.routes).insert(nlri, route);
+                }
+                None if self.routes.contains_key(&nlri) => _ = Arc::make_mut(&mut self.routes).remove(&nlri),
+                None => {}
+            }
+        }
     }
 }
 

@@ -418,7 +418,6 @@ impl Peer {
             let version = self.outbound.version().unwrap_or_default();
             self.outputs.flushed.send_if_modified(|flushed| std::mem::replace(flushed, version) != version);
         }
-        self.inbound.summarize();
         let view = self.record.view(&self.config, &self.session, &self.inbound, &self.outbound);
         let modified = self.outputs.view.send_if_modified(|old| {
             let modified = *old != view;

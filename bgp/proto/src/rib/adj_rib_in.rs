@@ -2,16 +2,16 @@
 //!
 //! A rejected route costs no memory: it is counted and forgotten, so that a leaked full table is harmless. The
 //! price is that a policy which comes to accept more needs a route refresh from the peer (RFC 2918).
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use super::{AttributeSet, AttributeSets, Route};
+use super::{
+    Route,
+    held::{GroupId, Held},
+};
 use crate::{
-    AfiSafi, Asn, Community, Prefix, RouterId,
+    AfiSafi, Asn, Community, Families, Prefix, RouterId,
     policy::{Accepted, ImportPolicy, Relation},
-    wire::{Nlri, PathAttributes, Update},
+    wire::{Nlri, PathAttributes, Reach, Update},
 };
 
 /// Who we are to this peer, for the loop checks.
@@ -107,10 +107,9 @@ pub struct AdjRibIn {
     /// The AS with which every path must begin.
     first_as: Option<Asn>,
     /// By prefix and path identifier, so that several paths of one peer stand beside each other.
-    routes: BTreeMap<Nlri, Received>,
-    /// Of each family being refreshed (RFC 7313), what the peer has not told again yet.
-    refreshing: [Option<BTreeSet<Nlri>>; 2],
-    sets: AttributeSets,
+    routes: Held,
+    /// The families being refreshed (RFC 7313).
+    refreshing: Families,
     rejected: [RejectCounts; 2],
     told_near: bool,
 }
@@ -123,9 +122,8 @@ impl AdjRibIn {
             max_prefixes,
             relation: None,
             first_as: None,
-            routes: BTreeMap::new(),
-            refreshing: [None, None],
-            sets: AttributeSets::default(),
+            routes: Held::default(),
+            refreshing: Families::NONE,
             rejected: Default::default(),
             told_near: false,
         }
@@ -136,77 +134,90 @@ impl AdjRibIn {
     pub fn apply(&mut self, update: &Update, policy: &ImportPolicy) -> Applied {
         let mut applied = Applied::default();
         for nlri in update.unreach.iter().flat_map(|unreach| &unreach.nlri) {
-            self.note_told(nlri);
             self.remove(*nlri, &mut applied.changes);
         }
-        let usable = self.usable(&update.attributes);
-        // One set for each LOCAL_PREF that the rules give the routes of this UPDATE: a handful at most.
-        let mut sets: BTreeMap<Option<u32>, AttributeSet> = BTreeMap::new();
-        for reach in &update.reach {
-            for nlri in &reach.nlri {
-                self.note_told(nlri);
-                let attributes = match &usable {
-                    Ok(attributes) => match policy.evaluate(nlri.prefix, attributes) {
-                        Some(accepted) => Ok((attributes, accepted)),
-                        None => Err(None),
-                    },
-                    Err(refused) => Err(Some(refused)),
-                };
-                let (attributes, accepted) = match attributes {
-                    Ok(usable) => usable,
-                    Err(refused) => {
-                        let rejected = &mut self.rejected[nlri.prefix.family().place()];
-                        let count = match refused {
-                            None => &mut rejected.policy,
-                            Some(Refused::Looped) => &mut rejected.looped,
-                            Some(Refused::Leaked) => &mut rejected.leaked,
-                            Some(Refused::FirstAs) => &mut rejected.first_as,
-                        };
-                        *count = count.saturating_add(1);
-                        self.remove(*nlri, &mut applied.changes);
-                        continue;
+        match self.usable(&update.attributes) {
+            Ok(attributes) => {
+                for reach in &update.reach {
+                    applied.limit = self.announce(reach, &attributes, policy, &mut applied.changes);
+                    if applied.limit.is_some() {
+                        return applied;
                     }
-                };
-                if self.is_full() && !self.routes.contains_key(nlri) {
-                    let limit = self.max_prefixes.unwrap_or(u32::MAX);
-                    applied.limit = Some(PrefixLimit::Exceeded { limit });
-                    return applied;
                 }
-                let (local_pref, sent_local_pref) = (local_pref(attributes, accepted), attributes.local_pref);
-                let set = sets.entry(local_pref);
-                let set = set.or_insert_with(|| self.sets.intern(with_local_pref(attributes, local_pref)));
-                let route = Route { attributes: set.clone(), next_hop: reach.next_hop };
-                let received = Received { route, sent_local_pref, install: accepted.install, stale: false };
-                self.insert(*nlri, received, &mut applied.changes);
+            }
+            Err(refused) => {
+                for nlri in update.reach.iter().flat_map(|reach| &reach.nlri) {
+                    let rejected = &mut self.rejected[nlri.prefix.family().place()];
+                    let count = match refused {
+                        Refused::Looped => &mut rejected.looped,
+                        Refused::Leaked => &mut rejected.leaked,
+                        Refused::FirstAs => &mut rejected.first_as,
+                    };
+                    *count = count.saturating_add(1);
+                    self.remove(*nlri, &mut applied.changes);
+                }
             }
         }
         applied.limit = self.nearness();
         applied
     }
 
+    /// Announcements through one next hop. Gives the limit where they exceed it; what is beyond stays out.
+    fn announce(
+        &mut self,
+        reach: &Reach,
+        attributes: &Arc<PathAttributes>,
+        policy: &ImportPolicy,
+        changes: &mut Vec<Change>,
+    ) -> Option<PrefixLimit> {
+        // One group for each LOCAL_PREF that the rules give the routes of this UPDATE: a handful at most.
+        let mut groups: Vec<(Option<u32>, GroupId)> = Vec::new();
+        let mut exceeded = None;
+        for nlri in &reach.nlri {
+            let Some(accepted) = policy.evaluate(nlri.prefix, attributes) else {
+                let count = &mut self.rejected[nlri.prefix.family().place()].policy;
+                *count = count.saturating_add(1);
+                self.remove(*nlri, changes);
+                continue;
+            };
+            if self.is_full() && !self.routes.contains(nlri) {
+                exceeded = Some(PrefixLimit::Exceeded { limit: self.max_prefixes.unwrap_or(u32::MAX) });
+                break;
+            }
+            let local_pref = local_pref(attributes, accepted);
+            let group = match groups.iter().find(|(of, _)| *of == local_pref) {
+                Some((_, group)) => *group,
+                None => {
+                    let route = Route::new(with_local_pref(attributes, local_pref), reach.next_hop);
+                    let group = self.routes.hold(route, attributes.local_pref);
+                    groups.push((local_pref, group));
+                    group
+                }
+            };
+            if let Some(route) = self.routes.put(*nlri, group, accepted.install) {
+                changes.push(Change { nlri: *nlri, route: Some(route) });
+            }
+        }
+        for (_, group) in groups {
+            self.routes.release(group);
+        }
+        exceeded
+    }
+
     /// Judges what is held by another policy. What the new one would accept beyond that is not held: ask the peer
     /// for a refresh.
     pub fn reapply(&mut self, policy: &ImportPolicy) -> Vec<Change> {
-        let mut changes = Vec::new();
-        let sets = &mut self.sets;
-        self.routes.retain(|nlri, received| match policy.evaluate(nlri.prefix, &received.route.attributes) {
-            Some(accepted) => {
-                let used = received.route.attributes.shared();
-                let sent = with_local_pref(used, received.sent_local_pref);
-                let local_pref = local_pref(&sent, accepted);
-                if received.install != accepted.install || used.local_pref != local_pref {
-                    received.install = accepted.install;
-                    received.route.attributes = sets.intern(with_local_pref(&sent, local_pref));
-                    changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
-                }
-                true
+        self.edit_all(|nlri, received| {
+            let used = received.route.attributes.shared();
+            let Some(accepted) = policy.evaluate(nlri.prefix, used) else { return false };
+            let sent = with_local_pref(used, received.sent_local_pref);
+            let local_pref = local_pref(&sent, accepted);
+            received.install = accepted.install;
+            if used.local_pref != local_pref {
+                received.route.attributes = with_local_pref(&sent, local_pref).into();
             }
-            None => {
-                changes.push(Change { nlri: *nlri, route: None });
-                false
-            }
-        });
-        changes
+            true
+        })
     }
 
     /// Another limit; it holds for what comes from now on.
@@ -225,65 +236,68 @@ impl AdjRibIn {
     pub fn set_first_as(&mut self, first_as: Option<Asn>) -> Vec<Change> {
         self.first_as = first_as;
         let Some(asn) = first_as else { return Vec::new() };
-        self.remove_where(|_, received| received.route.attributes.as_path.first_asn() != Some(asn))
+        self.edit_all(|_, received| received.route.attributes.as_path.first_asn() == Some(asn))
     }
 
     /// The peer begins to tell all of `family` again: from now on is noted what it has not told yet. A second
     /// beginning counts alone (RFC 7313 section 4.2).
     pub fn begin_refresh(&mut self, family: AfiSafi) {
-        let held = self.routes.keys().filter(|nlri| nlri.prefix.family() == family).copied().collect();
-        self.refreshing[family.place()] = Some(held);
+        self.routes.begin_telling(family);
+        self.refreshing.insert(family);
     }
 
     /// The peer has told all of `family` again: what it did not tell goes. Without a beginning nothing does.
     pub fn end_refresh(&mut self, family: AfiSafi) -> Vec<Change> {
-        let Some(untold) = self.refreshing[family.place()].take() else { return Vec::new() };
-        self.remove_where(|nlri, _| untold.contains(nlri))
+        if !self.refreshing.contains(family) {
+            return Vec::new();
+        }
+        self.refreshing.remove(family);
+        self.routes.edit(family, |_, _, untold| !untold)
     }
 
     /// The restart time of the peer is over, and what is stale of `family` may stay as a last resort: it is
     /// marked by LLGR_STALE, and goes where NO_LLGR forbids it (RFC 9494 section 4.2).
     pub fn mark_long_lived(&mut self, family: AfiSafi) -> Vec<Change> {
-        let forbidden = |set: &PathAttributes| set.communities.contains(&Community::NO_LLGR);
-        let mut changes = self.remove_where(|nlri, received| {
-            received.stale && nlri.prefix.family() == family && forbidden(&received.route.attributes)
-        });
-        for (nlri, received) in &mut self.routes {
-            let marked = received.route.attributes.communities.contains(&Community::LLGR_STALE);
-            if nlri.prefix.family() != family || !received.stale || marked {
-                continue;
+        self.routes.edit(family, |_, received, _| {
+            let attributes = &received.route.attributes;
+            if !received.stale || attributes.communities.contains(&Community::LLGR_STALE) {
+                return true;
             }
-            let mut attributes = PathAttributes::clone(&received.route.attributes);
+            if attributes.communities.contains(&Community::NO_LLGR) {
+                return false;
+            }
+            let mut attributes = PathAttributes::clone(attributes);
             attributes.communities.push(Community::LLGR_STALE);
             attributes.communities.sort_unstable();
-            received.route.attributes = self.sets.intern(attributes);
-            changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
-        }
-        changes
+            received.route.attributes = attributes.into();
+            true
+        })
     }
 
     /// The session of a peer that preserves its forwarding went down: keeps its routes of `family` as stale. Those
     /// that were stale already go (RFC 4724 section 4.2: consecutive restarts).
     pub fn mark_stale(&mut self, family: AfiSafi) -> Vec<Change> {
-        self.refreshing[family.place()] = None;
+        self.refreshing.remove(family);
         let mut changes = self.sweep_stale(family);
-        let held = self.routes.iter_mut().filter(|(nlri, _)| nlri.prefix.family() == family);
-        for (nlri, received) in held {
+        changes.extend(self.routes.edit(family, |_, received, _| {
             received.stale = true;
-            changes.push(Change { nlri: *nlri, route: Some(received.clone()) });
-        }
+            true
+        }));
         changes
     }
 
     /// End-of-RIB came, or the time for it ran out: what the peer did not tell again goes.
     pub fn sweep_stale(&mut self, family: AfiSafi) -> Vec<Change> {
-        self.remove_where(|nlri, received| received.stale && nlri.prefix.family() == family)
+        if self.routes.stale(family) == 0 {
+            return Vec::new();
+        }
+        self.routes.edit(family, |_, received, _| !received.stale)
     }
 
     /// The session went down and nothing is to be kept of `family`.
     pub fn clear(&mut self, family: AfiSafi) -> Vec<Change> {
-        self.refreshing[family.place()] = None;
-        self.remove_where(|nlri, _| nlri.prefix.family() == family)
+        self.refreshing.remove(family);
+        self.routes.edit(family, |_, _, _| false)
     }
 
     /// A new session: counts start again, and the limit is told again. What is kept as stale stays.
@@ -292,34 +306,36 @@ impl AdjRibIn {
         self.max_prefixes = max_prefixes;
         self.rejected = Default::default();
         self.told_near = false;
-        self.refreshing = [None, None];
+        self.refreshing = Families::NONE;
     }
 
-    /// The accepted route to `prefix`; of several paths (RFC 7911) the one with the lowest identifier.
-    pub fn find(&self, prefix: Prefix) -> Option<&Received> {
-        let (nlri, received) = self.routes.range(Nlri::from(prefix)..).next()?;
-        (nlri.prefix == prefix).then_some(received)
+    /// The accepted route to `prefix`; of several paths (RFC 7911) the one with the lowest identifier, which has to be
+    /// looked for among all.
+    pub fn find(&self, prefix: Prefix) -> Option<Received> {
+        self.routes.get(&prefix.into()).or_else(|| {
+            let paths = self.routes.iter().filter(|(nlri, _)| nlri.prefix == prefix);
+            paths.min_by_key(|(nlri, _)| *nlri).map(|(_, received)| received)
+        })
     }
 
-    /// All accepted routes, by prefix and path identifier.
-    pub fn iter(&self) -> impl Iterator<Item = (Nlri, &Received)> {
-        self.routes.iter().map(|(nlri, received)| (*nlri, received))
+    /// All accepted routes, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Nlri, Received)> {
+        self.routes.iter()
     }
 
     /// How many routes of `family` are accepted.
     pub fn count(&self, family: AfiSafi) -> usize {
-        self.routes.keys().filter(|nlri| nlri.prefix.family() == family).count()
+        self.routes.count(family)
     }
 
     /// Whether nothing is accepted.
     pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.routes.len() == 0
     }
 
     /// How many accepted prefixes of `family` wait for the restarting peer to tell them again.
     pub fn stale(&self, family: AfiSafi) -> usize {
-        let stale = |(nlri, received): &(&Nlri, &Received)| nlri.prefix.family() == family && received.stale;
-        self.routes.iter().filter(stale).count()
+        self.routes.stale(family)
     }
 
     /// What did not come in of `family` during this session.
@@ -338,13 +354,6 @@ impl AdjRibIn {
         match self.relation {
             None => Ok(Arc::clone(attributes)),
             Some(relation) => relation.receive(attributes).map_err(|_| Refused::Leaked),
-        }
-    }
-
-    /// A route of a family being refreshed was told again, whatever was said of it.
-    fn note_told(&mut self, nlri: &Nlri) {
-        if let Some(untold) = &mut self.refreshing[nlri.prefix.family().place()] {
-            untold.remove(nlri);
         }
     }
 
@@ -372,29 +381,16 @@ impl AdjRibIn {
         tell.then_some(PrefixLimit::Near { count, limit })
     }
 
-    fn insert(&mut self, nlri: Nlri, received: Received, changes: &mut Vec<Change>) {
-        if self.routes.get(&nlri) != Some(&received) {
-            self.routes.insert(nlri, received.clone());
-            changes.push(Change { nlri, route: Some(received) });
-        }
-    }
-
     fn remove(&mut self, nlri: Nlri, changes: &mut Vec<Change>) {
-        if self.routes.remove(&nlri).is_some() {
+        if self.routes.remove(&nlri) {
             changes.push(Change { nlri, route: None });
         }
     }
 
-    fn remove_where(&mut self, gone: impl Fn(&Nlri, &Received) -> bool) -> Vec<Change> {
-        let mut changes = Vec::new();
-        self.routes.retain(|nlri, received| {
-            let gone = gone(nlri, received);
-            if gone {
-                changes.push(Change { nlri: *nlri, route: None });
-            }
-            !gone
-        });
-        changes
+    /// Lets `edit` change every route of every family; where it gives false, the route goes.
+    fn edit_all(&mut self, mut edit: impl FnMut(&Nlri, &mut Received) -> bool) -> Vec<Change> {
+        let mut edit = |family| self.routes.edit(family, |nlri, received, _| edit(nlri, received));
+        AfiSafi::ALL.into_iter().flat_map(&mut edit).collect()
     }
 }
 

@@ -5,6 +5,8 @@
 mod adj_rib_in;
 mod adj_rib_out;
 mod attributes;
+mod held;
+mod index;
 mod pack;
 mod table;
 

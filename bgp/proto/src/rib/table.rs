@@ -8,10 +8,13 @@
 //! more than its place in a list.
 use std::{collections::BTreeSet, hash::Hash};
 
-use ahash::RandomState;
 use hashbrown::HashTable;
 
-use super::{Advertised, Route, attributes::hash_key};
+use super::{
+    Advertised, Route,
+    attributes::hash_key,
+    index::{KeyHash, SlotIndex},
+};
 use crate::{AfiSafi, Prefix};
 
 /// Group 0: no route.
@@ -61,8 +64,7 @@ pub(super) struct Table<D> {
     pub(super) family: AfiSafi,
     records: Vec<Record>,
     free_records: u32,
-    index: HashTable<u32>,
-    hasher: RandomState,
+    index: SlotIndex,
     groups: Vec<Group<D>>,
     free_groups: Vec<u32>,
     /// The groups by what is desired.
@@ -81,8 +83,7 @@ impl<D: Eq + Hash> Table<D> {
             family,
             records: Vec::new(),
             free_records: END,
-            index: HashTable::new(),
-            hasher: RandomState::new(),
+            index: SlotIndex::default(),
             groups: vec![Group::new(None, 0)],
             free_groups: Vec::new(),
             numbers: HashTable::new(),
@@ -112,8 +113,8 @@ impl<D: Eq + Hash> Table<D> {
     /// What is desired of `prefix` from now on; false where it was that already.
     pub(super) fn set_desired(&mut self, prefix: Prefix, desired: Option<D>) -> bool {
         let group = desired.map_or(NO_ROUTE, |desired| self.group_of(desired));
-        let hash = self.hasher.hash_one(prefix);
-        let found = self.index.find(hash, |slot| self.records[*slot as usize].prefix == prefix).copied();
+        let hash = self.index.hash(&prefix);
+        let found = self.index.find(hash, |slot| self.records[slot as usize].prefix == prefix);
         let slot = match found {
             Some(slot) if self.records[slot as usize].desired == group => return false,
             Some(slot) => slot,
@@ -337,7 +338,7 @@ impl<D: Eq + Hash> Table<D> {
         self.release_group(old);
     }
 
-    fn add_record(&mut self, prefix: Prefix, hash: u64) -> u32 {
+    fn add_record(&mut self, prefix: Prefix, hash: KeyHash) -> u32 {
         let record = Record { prefix, desired: NO_ROUTE, sent: NO_ROUTE, previous: END, next: END };
         let slot = if self.free_records == END {
             // `END` itself must stay free.
@@ -350,15 +351,12 @@ impl<D: Eq + Hash> Table<D> {
             self.free_records = free.next;
             slot
         };
-        let (records, hasher) = (&self.records, &self.hasher);
-        self.index.insert_unique(hash, slot, |slot| hasher.hash_one(records[*slot as usize].prefix));
+        self.index.insert(hash, slot);
         slot
     }
 
     fn remove_record(&mut self, slot: u32) {
-        let hash = self.hasher.hash_one(self.records[slot as usize].prefix);
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
-            entry.remove();
+        if self.index.remove(self.index.hash(&self.records[slot as usize].prefix), slot) {
             self.records[slot as usize].next = self.free_records;
             self.free_records = slot;
         }

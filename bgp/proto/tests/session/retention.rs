@@ -93,7 +93,7 @@ impl Kept {
 
     /// Each route that is held, with whether it is long-lived stale.
     fn held(&self) -> Vec<(String, bool)> {
-        let route = |(nlri, received): (plainroute_bgp::wire::Nlri, &plainroute_bgp::rib::Received)| {
+        let route = |(nlri, received): (plainroute_bgp::wire::Nlri, plainroute_bgp::rib::Received)| {
             let communities = &received.route.attributes.communities;
             (nlri.prefix.to_string(), communities.contains(&Community::LLGR_STALE))
         };

@@ -1,28 +1,30 @@
-//! From a planned peer to what the speaker is told: the step at which a secret's name becomes its value.
+//! From a planned peer to what the speaker is told.
+mod signing;
+
 use std::time::Duration;
 
 use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig, wire::Role};
-use plainroute_config::Secret;
-use plainroute_speaker::{ImportRule, Password, PeerConfig};
+use plainroute_speaker::{ImportRule, PeerConfig};
 
-use crate::{
-    plan::PeerPlan,
-    source::secrets::{Passwords, SecretName},
-};
+pub(crate) use self::signing::secret_names;
+use self::signing::{Signing, signing};
+use crate::{plan::PeerPlan, source::secrets::Passwords};
 
-/// The speaker's configuration of a peer; `None` where no session can be tried, for the reason in the plan.
-pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<PeerConfig> {
+/// The speaker's configuration of a peer, in view of the one in force, and what of the BGPPeer it goes on without for
+/// now; `None` where no session can be tried, for the reason in the plan.
+pub(crate) fn peer_config(
+    plan: &PeerPlan,
+    passwords: &Passwords,
+    in_force: Option<&PeerConfig>,
+) -> Option<(PeerConfig, Option<String>)> {
     let (None, Some(router_id), Some(remote)) = (&plan.refused, plan.router_id, &plan.remote) else {
         return None;
     };
     let spec = &plan.spec;
-    let (password, blocked) = match password(plan, passwords) {
-        Ok(password) => (password, None),
-        Err(reason) => (None, Some(reason)),
-    };
+    let Signing { password, tcp_ao, blocked, lacks } = signing(plan, passwords, in_force);
     let restart = &spec.graceful_restart;
     let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
-    Some(PeerConfig {
+    let config = PeerConfig {
         interface: remote.interface.clone(),
         peer_port: spec.peer_port.get(),
         local_address: spec.local_address.map(|address| *address),
@@ -31,6 +33,7 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
         ebgp_multihop: spec.ebgp_multihop.get(),
         ttl_security: spec.ttl_security.map(|security| security.hops.get()),
         password,
+        tcp_ao,
         connect_retry: seconds(spec.timers.connect_retry_time_seconds.get()),
         hold_time: *spec.timers.hold_time_seconds,
         keepalive: spec.timers.keep_alive_time_seconds.map(|time| seconds(time.get())),
@@ -54,7 +57,8 @@ pub(crate) fn peer_config(plan: &PeerPlan, passwords: &Passwords) -> Option<Peer
         import: spec.import.iter().map(import_rule).collect(),
         blocked,
         ..PeerConfig::new(*plan.local_asn, *spec.peer_asn, *router_id, remote.address)
-    })
+    };
+    Some((config, lacks))
 }
 
 fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
@@ -69,27 +73,6 @@ fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
         action: rule.action.into(),
         local_pref: rule.local_preference,
         install: rule.install,
-    }
-}
-
-/// Where the peer's password is, if there is to be one.
-pub(crate) fn secret_name(plan: &PeerPlan) -> Option<SecretName> {
-    plan.spec.secret().map(|secret| match secret {
-        Secret::File(path) => SecretName::File(path.clone()),
-        Secret::Ref(secret) => SecretName::Kubernetes { name: secret.name.clone(), key: secret.key.clone() },
-    })
-}
-
-/// The password, if there is to be one. One that cannot be had keeps the session down: an unprotected session in
-/// its place is what nobody asked for.
-fn password(plan: &PeerPlan, passwords: &Passwords) -> Result<Option<Password>, String> {
-    match secret_name(plan) {
-        None => Ok(None),
-        Some(name) => match passwords.get(&name) {
-            Some(Ok(password)) => Ok(Some(password.clone())),
-            Some(Err(reason)) => Err(reason.clone()),
-            None => Err(format!("{name}: has not been read yet")),
-        },
     }
 }
 
@@ -108,6 +91,11 @@ mod tests {
 
     /// The same of one at another address.
     fn told_of(address: &str, lines: &str) -> PeerConfig {
+        peer_config(&planned(address, lines), &Passwords::default(), None).unwrap().0
+    }
+
+    /// What is planned of a BGPPeer at this address with these lines in its spec.
+    pub(super) fn planned(address: &str, lines: &str) -> PeerPlan {
         let yaml = format!(
             "apiVersion: plainroute.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{ name: tor }}\n\
              spec:\n  localASN: 64512\n  peerASN: 64600\n  peerAddress: {address}\n{lines}"
@@ -116,7 +104,7 @@ mod tests {
         let Object::BgpPeer(peer) = &loaded.objects[0].object else { panic!("a BGPPeer") };
         let PeerTarget::Address(address) = peer.spec.target() else { panic!("an address") };
         let interface = peer.spec.scope().map(str::to_owned);
-        let plan = PeerPlan {
+        PeerPlan {
             name: "tor".to_owned(),
             bgp_peer: "tor".to_owned(),
             remote: Some(Remote { address, interface, found_by: FoundBy::Configuration }),
@@ -124,8 +112,7 @@ mod tests {
             router_id: Some("192.0.2.254".parse().map(plainroute_config::Parsed).unwrap()),
             refused: None,
             spec: peer.spec.clone(),
-        };
-        peer_config(&plan, &Passwords::default()).unwrap()
+        }
     }
 
     #[test]

@@ -602,6 +602,7 @@ async fn metrics_are_open_metrics_and_say_how_the_agent_fares() {
     assert_eq!(value("bgp_session_up", &[("peer", "tor-a")]), 0.0);
     assert_eq!(value("bgp_session_lost_total", &[("peer", "tor-b")]), 0.0);
     assert_eq!(value("bgp_session_md5_failures", &[("peer", "tor-a"), ("kind", "failure")]), 0.0);
+    assert_eq!(value("bgp_session_tcp_ao_failures", &[("peer", "tor-a"), ("kind", "bad")]), 0.0);
     assert_eq!(value("bgp_prefixes_advertised", &[("peer", "tor-a"), ("family", "ipv6-unicast")]), 0.0);
     assert_eq!(value("pod_addresses_advertised", &[]), 3.0);
     assert_eq!(value("pod_addresses_refused", &[("reason", "NoPeer")]), 1.0);

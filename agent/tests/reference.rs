@@ -51,11 +51,13 @@ const ANSWERS: [(&str, &str); 10] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 25] = [
+const SHAPES: [&str; 27] = [
     "PeerView",
     "NegotiatedView",
     "NegotiatedRestartView",
     "Md5FailuresView",
+    "AuthenticationView",
+    "TcpAoFailuresView",
     "FamilyView",
     "RouteView",
     "KernelRouteView",

@@ -7,7 +7,7 @@ use plainroute_bgp::{
 };
 use plainroute_config::{
     AdvertisementType, BgpPeerSpec, EgressAddresses, Input, Loaded, Object, PeerRole, PeerTarget, Phase,
-    RouteTable, RuleAction, Secret, load, load_inputs,
+    RouteTable, RuleAction, Secret, TcpAoAlgorithm, load, load_inputs,
 };
 
 fn good(name: &str) -> Loaded {
@@ -24,6 +24,17 @@ fn peer(loaded: &Loaded) -> BgpPeerSpec {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+#[test]
+fn tcp_ao_keys_keep_their_order() {
+    let peer = peer(&good("tcp-ao"));
+    let keys = &peer.tcp_ao.as_ref().expect("the file has keys").keys;
+    let ids: Vec<_> = keys.iter().map(|key| (key.send_id, key.receive_id, key.algorithm)).collect();
+    assert_eq!(ids, [(255, 0, TcpAoAlgorithm::HmacSha256), (1, 2, TcpAoAlgorithm::CmacAes128)]);
+    assert!(matches!(keys[0].secret(), Some(Secret::Ref(secret)) if secret.name == "tor"));
+    assert!(matches!(keys[1].secret(), Some(Secret::File(path)) if path.ends_with("key")));
+    assert_eq!(peer.secret(), None);
 }
 
 #[test]

@@ -6,13 +6,16 @@ use plainroute_bgp::{
     session::Negotiated,
     wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
-use plainroute_speaker::{AdvertisedRoute, Md5Failures, PeerName, PeerStatus, ReceivedRoute};
+use plainroute_speaker::{
+    AdvertisedRoute, Authentication, Md5Failures, PeerName, PeerStatus, ReceivedRoute, TcpAoFailures,
+    TcpAoState,
+};
 
 use super::{
     Published,
     view::{
-        DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView, NegotiatedRestartView,
-        NegotiatedView, PeerView, PodView, RouteView,
+        AuthenticationView, DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView,
+        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, TcpAoFailuresView,
     },
 };
 use crate::{
@@ -61,6 +64,10 @@ pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> P
         malformed_updates: status.counters.malformed_updates,
         md5_failures: status.md5_failures.map(|Md5Failures { not_found, unexpected, failure }| {
             Md5FailuresView { not_found, unexpected, failure }
+        }),
+        authentication: authentication(&status.authentication),
+        tcp_ao_failures: status.tcp_ao_failures.map(|TcpAoFailures { required, bad, key_not_found }| {
+            TcpAoFailuresView { required, bad, key_not_found }
         }),
     }
 }
@@ -124,7 +131,28 @@ pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView>
         updates_sent: 0,
         malformed_updates: 0,
         md5_failures: None,
+        authentication: authentication(match (&peer.spec.tcp_ao, peer.spec.secret()) {
+            (Some(_), _) => &Authentication::TcpAo(None),
+            (None, Some(_)) => &Authentication::Md5,
+            (None, None) => &Authentication::None,
+        }),
+        tcp_ao_failures: None,
     })
+}
+
+fn authentication(authentication: &Authentication) -> AuthenticationView {
+    let of = |method: &str| AuthenticationView { method: method.to_owned(), ..AuthenticationView::default() };
+    match authentication {
+        Authentication::None => of("None"),
+        Authentication::Md5 => of("MD5"),
+        Authentication::TcpAo(None) => of("TCP-AO"),
+        Authentication::TcpAo(Some(TcpAoState { current, next, retiring })) => AuthenticationView {
+            current_key_id: Some(*current),
+            next_key_id: Some(*next),
+            retiring_keys: retiring.iter().map(ToString::to_string).collect(),
+            ..of("TCP-AO")
+        },
+    }
 }
 
 fn timestamp(time: SystemTime) -> jiff::Timestamp {

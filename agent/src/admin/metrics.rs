@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use super::{
     Published, answer,
-    view::{Md5FailuresView, PeerView},
+    view::{Md5FailuresView, PeerView, TcpAoFailuresView},
 };
 use crate::drain::DrainState;
 
@@ -83,6 +83,7 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
     let rejected = Family::<OfFamily, Counter>::default();
     // It starts again with each session, so it is no counter.
     let md5 = Family::<OfPeerAndKind, Gauge>::default();
+    let tcp_ao = Family::<OfPeerAndKind, Gauge>::default();
     for peer in peers {
         up.get_or_create(&of(peer)).set(i64::from(peer.is_established()));
         seconds.get_or_create(&of(peer)).set(i64::try_from(peer.seconds_in_state).unwrap_or(i64::MAX));
@@ -99,6 +100,12 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
             for (kind, value) in [("notFound", not_found), ("unexpected", unexpected), ("failure", failure)] {
                 let labels = OfPeerAndKind { peer: peer.name.clone(), kind };
                 md5.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        if let Some(TcpAoFailuresView { required, bad, key_not_found }) = peer.tcp_ao_failures {
+            for (kind, value) in [("required", required), ("bad", bad), ("keyNotFound", key_not_found)] {
+                let labels = OfPeerAndKind { peer: peer.name.clone(), kind };
+                tcp_ao.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
             }
         }
         for (name, counts) in &peer.families {
@@ -121,6 +128,11 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
         "bgp_session_md5_failures",
         "Segments that the node dropped for their TCP MD5 signature, from whomever, since the session was last Established",
         md5,
+    );
+    registry.register(
+        "bgp_session_tcp_ao_failures",
+        "Segments that the node dropped for their TCP-AO, from whomever, since the session was last Established",
+        tcp_ao,
     );
     registry.register("bgp_prefixes_originated", "Prefixes to be advertised to the peer", originated);
     registry.register("bgp_prefixes_advertised", "Prefixes that the peer was sent", advertised);

@@ -70,6 +70,12 @@ pub struct PeerView {
     /// What the kernel dropped for its TCP MD5 signature since the session was last Established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub md5_failures: Option<Md5FailuresView>,
+    /// How segments are signed.
+    #[serde(default)]
+    pub authentication: AuthenticationView,
+    /// What the kernel dropped for its TCP-AO since the session was last Established.
+    #[serde(rename = "tcpAOFailures", default, skip_serializing_if = "Option::is_none")]
+    pub tcp_ao_failures: Option<TcpAoFailuresView>,
 }
 
 impl PeerView {
@@ -164,6 +170,37 @@ pub struct Md5FailuresView {
     pub unexpected: u64,
     /// With a wrong signature: the passwords differ.
     pub failure: u64,
+}
+
+/// How the segments of a session are signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthenticationView {
+    /// `None`, `MD5` (RFC 2385) or `TCP-AO` (RFC 5925).
+    pub method: String,
+    /// TCP-AO: the send ID of the key that we sign with, while Established.
+    #[serde(rename = "currentKeyID", default, skip_serializing_if = "Option::is_none")]
+    pub current_key_id: Option<u8>,
+    /// TCP-AO: the receive ID of the key that we ask the peer to sign with, while Established.
+    #[serde(rename = "nextKeyID", default, skip_serializing_if = "Option::is_none")]
+    pub next_key_id: Option<u8>,
+    /// TCP-AO: keys that the configuration has no more and that are still in use, as `SEND/RECEIVE` IDs. They go when
+    /// neither side uses them any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retiring_keys: Vec<String>,
+}
+
+/// Segments that the kernel of the node dropped for their TCP-AO. It does not tell peers apart: these are of all
+/// together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpAoFailuresView {
+    /// Without TCP-AO where we have keys.
+    pub required: u64,
+    /// With a wrong signature: the secrets or the algorithms differ.
+    pub bad: u64,
+    /// With a KeyID that we have no key for.
+    pub key_not_found: u64,
 }
 
 /// The routes of one family on one session.

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     admin::view::{
-        DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView, PodView, RouteView,
+        AuthenticationView, DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView,
+        PodView, RouteView,
     },
     drain::DrainState,
     plan::{Delivery, Plan, PoolPlan},
@@ -174,7 +175,9 @@ impl Rows for PeerView {
                     "HOLD",
                     "LOST",
                     "UPDATES IN/OUT",
+                    "SIGNED",
                     "MD5 FAILURES",
+                    "TCP-AO FAILURES",
                     "NEGOTIATED",
                 ],
             );
@@ -210,13 +213,28 @@ impl Rows for PeerView {
                     or_dash(self.hold_time_seconds),
                     self.lost_count.to_string(),
                     format!("{}/{}", self.updates_received, self.updates_sent),
+                    signed(&self.authentication),
                     or_dash(self.md5_failures.map(|md5| md5.not_found + md5.unexpected + md5.failure)),
+                    or_dash(self.tcp_ao_failures.map(|ao| ao.required + ao.bad + ao.key_not_found)),
                     or_dash(self.negotiated.as_ref().map(NegotiatedView::words)),
                 ],
             );
         }
         cells
     }
+}
+
+/// How a session is signed, with the IDs of TCP-AO: the current key's, the next one's, and those of old keys.
+fn signed(authentication: &AuthenticationView) -> String {
+    let AuthenticationView { method, current_key_id, next_key_id, retiring_keys } = authentication;
+    let mut text = method.clone();
+    if let (Some(current), Some(next)) = (current_key_id, next_key_id) {
+        text += &format!(" {current}/{next}");
+    }
+    if !retiring_keys.is_empty() {
+        text += &format!(" (retiring {})", retiring_keys.join(" "));
+    }
+    text
 }
 
 impl Rows for RouteView {

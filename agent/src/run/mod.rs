@@ -317,18 +317,23 @@ impl Agent {
     }
 
     async fn apply_peers(&mut self) {
-        let names: BTreeSet<SecretName> = self.plan.peers.iter().filter_map(peering::secret_name).collect();
+        let names: BTreeSet<SecretName> = self.plan.peers.iter().flat_map(peering::secret_names).collect();
         self.outputs.secrets.send_if_modified(|wanted| {
             let modified = *wanted != names;
             *wanted = names;
             modified
         });
+        let mut lacks = BTreeMap::new();
         let wanted: BTreeMap<PeerName, PeerConfig> = self
             .plan
             .peers
             .iter()
             .filter_map(|peer| {
-                Some((PeerName::from(peer.name.as_str()), peering::peer_config(peer, &self.passwords)?))
+                let name = PeerName::from(peer.name.as_str());
+                let in_force = self.peers.wanted(&name);
+                let (config, lack) = peering::peer_config(peer, &self.passwords, in_force)?;
+                lacks.extend(lack.map(|lack| (name.clone(), lack)));
+                Some((name, config))
             })
             .collect();
         self.restart_time = wanted
@@ -337,6 +342,7 @@ impl Agent {
             .map(|restart| Duration::from_secs(u64::from(restart.restart_time)))
             .max()
             .unwrap_or_default();
+        self.peers.set_lacks(lacks);
         self.peers.apply(&self.outputs.speaker, wanted).await;
     }
 

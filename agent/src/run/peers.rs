@@ -6,7 +6,7 @@ use std::{
 };
 
 use plainroute_speaker::{ApplyError, Effect, PeerConfig, PeerName, Speaker};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// A port that is taken may be free later.
 const RETRY: Duration = Duration::from_secs(10);
@@ -17,6 +17,8 @@ pub(super) struct PeersInForce {
     wanted: BTreeMap<PeerName, PeerConfig>,
     /// By object, like `BGPPeer/tor`.
     problems: BTreeMap<String, String>,
+    /// What a peer goes on without, by object.
+    lacks: BTreeMap<String, String>,
     retry_at: Option<Instant>,
 }
 
@@ -26,9 +28,25 @@ impl PeersInForce {
         self.wanted.keys()
     }
 
-    /// What the speaker did not take, by object.
+    /// What was last wanted of a peer.
+    pub(super) fn wanted(&self, peer: &PeerName) -> Option<&PeerConfig> {
+        self.wanted.get(peer)
+    }
+
+    /// What the speaker did not take, and what peers go on without, by object.
     pub(super) fn problems(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.problems.iter()
+        self.lacks.iter().chain(&self.problems)
+    }
+
+    /// Notes what peers go on without, as a TCP-AO key whose secret cannot be had.
+    pub(super) fn set_lacks(&mut self, lacks: BTreeMap<PeerName, String>) {
+        let lack =
+            |(peer, lack)| (format!("BGPPeer/{peer}"), format!("goes on with the keys it has: {lack}"));
+        let lacks: BTreeMap<String, String> = lacks.into_iter().map(lack).collect();
+        for (object, lack) in lacks.iter().filter(|(object, lack)| self.lacks.get(*object) != Some(lack)) {
+            warn!("{object}: {lack}");
+        }
+        self.lacks = lacks;
     }
 
     /// When [`PeersInForce::apply`] should be tried again although nothing has changed.

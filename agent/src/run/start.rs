@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use futures::{FutureExt, future::BoxFuture};
 use plainroute_bgp::Families;
 use plainroute_config::{AgentConfigSpec, Input, Kind};
-use plainroute_speaker::{Speaker, SpeakerConfig, StopMode};
+use plainroute_speaker::{Speaker, SpeakerConfig, StopMode, TcpAoSupport};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -110,8 +110,11 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
         Default::default()
     });
     let preserved = if before.forwarding_preserved { Families::ALL } else { Families::NONE };
-    let speaker =
-        Speaker::start(SpeakerConfig { restarting: before.restarted, forwarding_preserved: preserved });
+    let speaker = Speaker::start(SpeakerConfig {
+        restarting: before.restarted,
+        forwarding_preserved: preserved,
+        tcp_ao: TcpAoSupport::probe(),
+    });
 
     let (desired, desired_in) = watch::channel(Arc::new(Desired::default()));
     let (installed_out, installed) = watch::channel(Arc::new(Installed::default()));

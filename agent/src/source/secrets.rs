@@ -1,4 +1,4 @@
-//! The passwords of BGP sessions, by name: from files, and from Secrets of the agent's own namespace.
+//! The secrets of BGP sessions, TCP MD5 passwords and TCP-AO keys, by name: from files, and from Secrets of the agent's own namespace.
 //!
 //! Owner of what was last read. Input: the names that the plan asks for (`watch`). Output: their values (`watch`). A
 //! file that cannot be read any more changes nothing, its last good value stays; a Secret that was positively
@@ -42,11 +42,14 @@ pub enum SecretName {
 impl fmt::Display for SecretName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SecretName::File(path) => write!(f, "authFile {}", path.display()),
+            SecretName::File(path) => write!(f, "file {}", path.display()),
             SecretName::Kubernetes { name, key } => write!(f, "Secret {name} key {key}"),
         }
     }
 }
+
+/// Why there is none of a name that was only just asked for.
+pub(crate) const NOT_READ_YET: &str = "has not been read yet";
 
 /// What is known of each name that was asked for: the password, or why there is none.
 pub type Passwords = BTreeMap<SecretName, Result<Password, String>>;
@@ -119,7 +122,7 @@ impl Secrets {
         let Some(settings) = &self.kubernetes else { return };
         for name in wanted.iter().filter_map(secret) {
             if !self.contents.contains_key(name) {
-                self.contents.insert(name.to_owned(), Err("has not been read yet".to_owned()));
+                self.contents.insert(name.to_owned(), Err(NOT_READ_YET.to_owned()));
                 self.watching.spawn(watch_secret(settings.clone(), name.to_owned(), news.clone()));
             }
         }
@@ -152,10 +155,10 @@ impl Secrets {
 
     fn read_secret(&self, name: &str, key: &str) -> Result<Password, String> {
         if self.kubernetes.is_none() {
-            return Err("there is no API server to ask (spec.source.kubernetes); use authFile".to_owned());
+            return Err("there is no API server to ask (spec.source.kubernetes); use a file".to_owned());
         }
         match self.contents.get(name) {
-            None => Err("has not been read yet".to_owned()),
+            None => Err(NOT_READ_YET.to_owned()),
             Some(Err(error)) => Err(error.clone()),
             Some(Ok(None)) => Err("the Secret does not exist".to_owned()),
             Some(Ok(Some(content))) => {
@@ -281,7 +284,7 @@ mod tests {
         let (known, mut passwords) = watch::channel(Arc::default());
         let source = tokio::spawn(Secrets::new(wanted_in, known, None).run());
         let known = until(&mut passwords, "the answer", |known| known.contains_key(&name)).await;
-        assert!(known[&name].as_ref().unwrap_err().contains("use authFile"), "{known:?}");
+        assert!(known[&name].as_ref().unwrap_err().contains("use a file"), "{known:?}");
         source.abort();
     }
 }

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use plainroute_agent::{
     admin::view::{
-        AddressExplanation, DrainView, Explanation, FamilyView, Health, KernelRouteView, Md5FailuresView,
-        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, Step,
+        AddressExplanation, AuthenticationView, DrainView, Explanation, FamilyView, Health, KernelRouteView,
+        Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, Step,
+        TcpAoFailuresView,
     },
     drain::DrainState,
     plan::{Delivery, FoundBy, InterfaceSource},
@@ -77,6 +78,13 @@ pub(crate) fn established() -> PeerView {
         updates_sent: 7,
         malformed_updates: 1,
         md5_failures: Some(Md5FailuresView { not_found: 1, unexpected: 2, failure: 3 }),
+        authentication: AuthenticationView {
+            method: "TCP-AO".to_owned(),
+            current_key_id: Some(5),
+            next_key_id: Some(6),
+            retiring_keys: texts(&["1/2"]),
+        },
+        tcp_ao_failures: Some(TcpAoFailuresView { required: 4, bad: 5, key_not_found: 6 }),
     }
 }
 

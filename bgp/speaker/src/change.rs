@@ -6,7 +6,7 @@ use std::{fmt, net::Ipv4Addr};
 
 use plainroute_bgp::{Asn, RouterId};
 
-use crate::{PeerConfig, PeerName};
+use crate::{PeerConfig, PeerName, TcpAoKeys};
 
 /// A field of [`PeerConfig`], by its name in configuration files.
 pub type Field = &'static str;
@@ -80,7 +80,7 @@ pub fn change_costs() -> Vec<(Field, Cost)> {
 }
 
 /// Fields whose change leaves both routers what they are to each other: the AS, the identity and the addresses stay.
-const HITLESS: [Field; 10] = [
+const HITLESS: [Field; 11] = [
     "holdTimeSeconds",
     "gracefulRestart",
     "families",
@@ -91,6 +91,7 @@ const HITLESS: [Field; 10] = [
     "ebgpMultihop",
     "ttlSecurity",
     "password",
+    "tcpAO",
 ];
 
 /// Whether forwarding may go on while the session is built anew for `fields`: then the reset is a graceful restart
@@ -115,7 +116,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 28] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 30] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -130,6 +131,7 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 28] {
         ebgp_multihop,
         ttl_security,
         password,
+        tcp_ao,
         connect_retry,
         hold_time,
         keepalive,
@@ -168,12 +170,15 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 28] {
         ("ebgpMultihop", Reset, *ebgp_multihop != old.ebgp_multihop),
         ("ttlSecurity", Reset, *ttl_security != old.ttl_security),
         ("password", Reset, *password != old.password),
+        ("tcpAO", Reset, !rolls(old.tcp_ao.as_ref(), tcp_ao.as_ref())),
         ("blocked", Reset, *blocked != old.blocked),
         // Only the next connection cares.
         ("peerPort", Silent, *peer_port != old.peer_port),
         ("listenPort", Silent, *listen_port != old.listen_port),
         ("passive", Silent, *passive != old.passive),
         ("connectRetryTimeSeconds", Silent, *connect_retry != old.connect_retry),
+        // Keys come and go under a session, as long as there is one throughout that both sides know.
+        ("tcpAO.keys", Silent, old.tcp_ao.is_some() && tcp_ao.is_some() && *tcp_ao != old.tcp_ao),
         // A timer of our own.
         ("keepAliveTimeSeconds", Silent, *keepalive != old.keepalive),
         ("maxPrefixes.in", Silent, *max_prefixes_in != old.max_prefixes_in),
@@ -181,6 +186,15 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 28] {
         ("import", Refresh, *import != old.import),
         ("enforceFirstAS", Refresh, *enforce_first_as != old.enforce_first_as),
     ]
+}
+
+/// Whether the session goes on under the new keys: one that is signed otherwise, or not at all, is another session.
+fn rolls(old: Option<&TcpAoKeys>, new: Option<&TcpAoKeys>) -> bool {
+    match (old, new) {
+        (None, None) => true,
+        (Some(old), Some(new)) => old.can_roll_to(new),
+        (None, Some(_)) | (Some(_), None) => false,
+    }
 }
 
 #[cfg(test)]
@@ -206,7 +220,7 @@ mod tests {
             assert!(!keeps_forwarding(&["holdTimeSeconds", field]), "{field}");
         }
     }
-    use crate::{ImportRule, Password};
+    use crate::{ImportRule, Password, TcpAoAlgorithm, TcpAoKey};
 
     type Edit = fn(&mut PeerConfig);
 
@@ -218,7 +232,7 @@ mod tests {
             RouterId::new(1).unwrap(),
             "192.0.2.1".parse().unwrap(),
         );
-        let reset: [(Field, Edit); 19] = [
+        let reset: [(Field, Edit); 20] = [
             ("localASN", |c| c.local_asn = Asn::new(3).unwrap()),
             ("peerASN", |c| c.peer_asn = Asn::new(3).unwrap()),
             ("routerID", |c| c.router_id = RouterId::new(3).unwrap()),
@@ -243,6 +257,7 @@ mod tests {
             ("ebgpMultihop", |c| c.ebgp_multihop = 2),
             ("ttlSecurity", |c| c.ttl_security = Some(1)),
             ("password", |c| c.password = Some(Password::new(b"x").unwrap())),
+            ("tcpAO", |c| c.tcp_ao = keys(&[1])),
             ("blocked", |c| c.blocked = Some("x".into())),
         ];
         let refreshed: [(Field, Edit); 3] = [
@@ -276,6 +291,50 @@ mod tests {
             assert_eq!(effect(edit), Effect::Silent { fields: vec![field] });
         }
         assert_eq!(compare(&old, &old.clone()), Effect::Unchanged);
+    }
+
+    fn keys(ids: &[u8]) -> Option<TcpAoKeys> {
+        let secret = Password::new(b"x").unwrap();
+        let key = |id: &u8| TcpAoKey {
+            send_id: *id,
+            receive_id: *id,
+            algorithm: TcpAoAlgorithm::HmacSha1,
+            secret: secret.clone(),
+        };
+        Some(TcpAoKeys::new(ids.iter().map(key).collect()).unwrap())
+    }
+
+    #[test]
+    fn tcp_ao_keys_roll_and_ways_of_signing_do_not() {
+        let of = |tcp_ao, password: Option<&[u8]>| PeerConfig {
+            tcp_ao,
+            password: password.map(|octets| Password::new(octets).unwrap()),
+            ..PeerConfig::new(
+                Asn::new(1).unwrap(),
+                Asn::new(2).unwrap(),
+                RouterId::new(1).unwrap(),
+                "192.0.2.1".parse().unwrap(),
+            )
+        };
+        let silent = Effect::Silent { fields: vec!["tcpAO.keys"] };
+        for (old, new) in [(&[1][..], &[2, 1][..]), (&[2, 1], &[1, 2]), (&[2, 1], &[2]), (&[1], &[2])] {
+            assert_eq!(compare(&of(keys(old), None), &of(keys(new), None)), silent, "{old:?} to {new:?}");
+        }
+        let reset = |fields: &[Field]| Effect::Reset { fields: fields.to_vec() };
+        let (none, md5, tcp_ao) = (of(None, None), of(None, Some(b"x")), of(keys(&[1]), None));
+        assert_eq!(compare(&none, &tcp_ao), reset(&["tcpAO"]));
+        assert_eq!(compare(&tcp_ao, &none), reset(&["tcpAO"]));
+        assert_eq!(compare(&md5, &tcp_ao), reset(&["password", "tcpAO"]));
+        assert_eq!(compare(&tcp_ao, &md5), reset(&["password", "tcpAO"]));
+        // The same IDs with another secret: the kernel cannot hold both, so there is no key throughout.
+        let secret = Password::new(b"y").unwrap();
+        let changed = keys(&[1])
+            .unwrap()
+            .iter()
+            .map(|key| TcpAoKey { secret: secret.clone(), ..key.clone() })
+            .collect();
+        let changed = of(Some(TcpAoKeys::new(changed).unwrap()), None);
+        assert_eq!(compare(&tcp_ao, &changed), reset(&["tcpAO", "tcpAO.keys"]));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use plainroute_bgp::{
     wire::Role,
 };
 
+use crate::{TcpAoKeys, TcpAoSupport};
+
 /// The name of a peer, as its configuration calls it; cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerName(Arc<str>);
@@ -43,7 +45,7 @@ impl fmt::Debug for PeerName {
     }
 }
 
-/// The password of TCP MD5 (RFC 2385): 1 to 80 octets. Never printed.
+/// The password of TCP MD5 (RFC 2385) or the secret of a TCP-AO key (RFC 5925): 1 to 80 octets. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Password(Arc<[u8]>);
 
@@ -71,14 +73,14 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Why octets are not a TCP MD5 password.
+/// Why octets are not a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPassword {
     /// An empty one would mean none; that must be said by leaving it out.
     #[error("the password is empty")]
     Empty,
     /// Beyond what the kernel takes.
-    #[error("the password has {0} octets; TCP MD5 takes 80 at most")]
+    #[error("the password has {0} octets; the kernel takes 80 at most")]
     TooLong(usize),
 }
 
@@ -137,6 +139,8 @@ pub struct SpeakerConfig {
     /// The families whose forwarding state survived from before this process, so routes of ours still stand in the
     /// kernel: F bits until a peer was told everything. None after a boot of the host.
     pub forwarding_preserved: Families,
+    /// What the kernel can do of TCP-AO; a peer that asks for more is kept down.
+    pub tcp_ao: TcpAoSupport,
 }
 
 /// One peer, whole. Two peers must differ in address, or in interface where the address is link-local.
@@ -166,6 +170,8 @@ pub struct PeerConfig {
     pub ttl_security: Option<u8>,
     /// TCP MD5 (RFC 2385).
     pub password: Option<Password>,
+    /// TCP-AO (RFC 5925). Excludes `password`.
+    pub tcp_ao: Option<TcpAoKeys>,
     /// Time between connection attempts.
     pub connect_retry: Duration,
     /// The hold time that we propose.
@@ -217,6 +223,7 @@ impl PeerConfig {
             ebgp_multihop: 1,
             ttl_security: None,
             password: None,
+            tcp_ao: None,
             connect_retry: Duration::from_secs(1),
             hold_time: HoldTime::DEFAULT,
             keepalive: None,
@@ -283,10 +290,24 @@ impl PeerConfig {
         if let Err(error) = crate::inbound::policy(self) {
             return refuse(&format!("import: {error}"));
         }
+        if self.password.is_some() && self.tcp_ao.is_some() {
+            return refuse("a session is signed by TCP MD5 or by TCP-AO, not by both");
+        }
         if self.families.is_empty() {
             return refuse("no family is left to exchange");
         }
         Ok(())
+    }
+
+    /// Whether segments are to be signed, in either way.
+    pub(crate) fn is_signed(&self) -> bool {
+        self.password.is_some() || self.tcp_ao.is_some()
+    }
+
+    /// Why the peer must stay down; none where it may try.
+    pub(crate) fn refusal(&self, support: &TcpAoSupport) -> Option<String> {
+        let unsigned = || self.tcp_ao.as_ref().and_then(|keys| support.refuses(keys)).map(str::to_owned);
+        self.blocked.clone().or_else(unsigned)
     }
 
     /// What tells an incoming connection's peer apart.

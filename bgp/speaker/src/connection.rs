@@ -15,6 +15,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::tcp_ao::connection::ConnectionKeys;
+
 /// So much is read at a time, so that one busy peer does not keep its task from timers and commands.
 const READ_AT_ONCE: usize = 64 * 1024;
 
@@ -23,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
+    /// The TCP-AO keys on it, where there are any.
+    pub(crate) keys: ConnectionKeys,
 }
 
 /// What a connection is ready for.
@@ -33,8 +37,8 @@ pub(crate) struct Ready {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Connection {
-        Connection { stream, input: BytesMut::new(), output: BytesMut::new() }
+    pub(crate) fn new(stream: TcpStream, keys: ConnectionKeys) -> Connection {
+        Connection { stream, input: BytesMut::new(), output: BytesMut::new(), keys }
     }
 
     /// Whether there is something to read, or room to write what waits.

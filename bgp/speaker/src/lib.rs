@@ -29,15 +29,20 @@ mod peer;
 mod quota;
 mod receipt;
 mod registry;
+mod signature;
 mod socket;
 mod speaker;
 mod status;
+mod tcp_ao;
 
 pub use change::{Cost, Effect, Field, PeerChange, change_costs};
 pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, PeerName, SpeakerConfig};
 pub use learned::{Learned, LearnedPath};
-pub use md5::Md5Failures;
+pub use md5::{Md5Failures, TcpAoFailures};
 pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute, RouteChange};
 pub use receipt::Receipt;
 pub use speaker::{Speaker, StopMode};
 pub use status::{Counters, FamilyStatus, PeerStatus, Peers};
+pub use tcp_ao::{
+    Authentication, InvalidTcpAoKeys, KeyIds, TcpAoAlgorithm, TcpAoKey, TcpAoKeys, TcpAoState, TcpAoSupport,
+};

@@ -1,6 +1,7 @@
 //! The listener task: one for each TCP port.
 //!
-//! Owns: the sockets of the port, one for each IP version, and the TCP MD5 keys and the TTL floor set on them.
+//! Owns: the sockets of the port, one for each IP version, and the TCP MD5 and TCP-AO keys and the TTL floor set on
+//! them.
 //! Inputs: connections; the table of who may connect (`watch`).
 //! Outputs: accepted connections to the peers' tasks (bounded channels; a full one refuses the connection).
 //! Cancelling: at any await; the sockets close and the kernel refuses connections to the port.
@@ -21,32 +22,46 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{Password, PeerName, config::Source, config::is_link_local, socket};
+use crate::{
+    PeerName,
+    config::{Source, is_link_local},
+    signature::{OnListener, Signature},
+    socket,
+    tcp_ao::TcpAoKey,
+};
 
 /// A peer that may connect.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) peer: PeerName,
-    pub(crate) password: Option<Password>,
+    pub(crate) signature: Option<Signature>,
     pub(crate) ttl_security: Option<u8>,
-    pub(crate) connections: mpsc::Sender<TcpStream>,
+    pub(crate) connections: mpsc::Sender<Accepted>,
+}
+
+/// A connection that a peer opened.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    /// The TCP-AO keys that it has of the listener.
+    pub(crate) keys: Vec<TcpAoKey>,
 }
 
 /// Who may connect to a port.
 pub(crate) type Callers = Arc<BTreeMap<Source, Caller>>;
 
-/// The sockets of a port and the passwords that are set on them.
+/// The sockets of a port and the keys that are set on them.
 #[derive(Debug)]
 pub(crate) struct Listener {
     port: u16,
     sockets: Vec<TcpListener>,
-    passwords: BTreeMap<IpAddr, Password>,
+    signatures: BTreeMap<IpAddr, OnListener>,
 }
 
 impl Listener {
-    /// Listens on a port, with the passwords in place before the first SYN can come.
-    pub(crate) fn bind(port: u16, passwords: BTreeMap<IpAddr, Password>) -> io::Result<Listener> {
-        let mut sockets = Vec::new();
+    /// Listens on a port, with the keys in place before the first SYN can come.
+    pub(crate) fn bind(port: u16, wanted: BTreeMap<IpAddr, Signature>) -> io::Result<Listener> {
+        let (mut sockets, mut signatures) = (Vec::new(), BTreeMap::new());
         for any in socket::ANY {
             let socket = match socket::bound(any, port) {
                 Ok(socket) => socket,
@@ -54,12 +69,13 @@ impl Listener {
                 Err(error) if any.is_ipv6() && no_such_family(&error) => continue,
                 Err(error) => return Err(error),
             };
-            for (peer, password) in passwords.iter().filter(|(peer, _)| peer.is_ipv4() == any.is_ipv4()) {
-                socket::set_password(socket.as_fd(), *peer, Some(password))?;
+            for (peer, signature) in wanted.iter().filter(|(peer, _)| peer.is_ipv4() == any.is_ipv4()) {
+                let held: &mut OnListener = signatures.entry(*peer).or_default();
+                held.set(socket.as_fd(), *peer, Some(signature))?;
             }
             sockets.push(socket::listen(socket)?);
         }
-        Ok(Listener { port, sockets, passwords })
+        Ok(Listener { port, sockets, signatures })
     }
 
     /// Accepts until `callers` has no sender any more.
@@ -71,7 +87,7 @@ impl Listener {
                         return;
                     }
                     let callers = Arc::clone(&callers.borrow_and_update());
-                    self.set_passwords(&callers);
+                    self.set_signatures(&callers);
                     self.set_ttl_floor(&callers);
                 }
                 accepted = accept(&self.sockets) => match accepted {
@@ -92,39 +108,47 @@ impl Listener {
             info!(port = self.port, %source, "refused a connection: no peer has this address");
             return;
         };
-        if caller.password.is_some() && !self.passwords.contains_key(&source.address) {
-            warn!(peer = %caller.peer, "refused a connection: its password is not set on the listener");
+        let nothing = OnListener::Nothing;
+        let held = self.signatures.get(&source.address).unwrap_or(&nothing);
+        if caller.signature.is_some() && !held.is(caller.signature.as_ref()) {
+            warn!(peer = %caller.peer, "refused a connection: its keys are not set on the listener");
             return;
         }
-        if caller.connections.try_send(stream).is_err() {
+        let accepted = Accepted { stream, keys: held.keys().to_vec() };
+        if caller.connections.try_send(accepted).is_err() {
             info!(peer = %caller.peer, "refused a connection: more than the peer's task takes");
         }
     }
 
-    fn set_passwords(&mut self, callers: &Callers) {
-        let wanted = passwords(callers);
-        if wanted == self.passwords {
-            return;
-        }
-        let old = std::mem::take(&mut self.passwords);
-        for (peer, password) in &wanted {
-            match self.set_password(*peer, Some(password)) {
-                Ok(()) => {
-                    self.passwords.insert(*peer, password.clone());
+    fn set_signatures(&mut self, callers: &Callers) {
+        let wanted = signatures(callers);
+        let peers: Vec<IpAddr> = self.signatures.keys().chain(wanted.keys()).copied().collect();
+        let mut changed = false;
+        for peer in peers {
+            let signature = wanted.get(&peer);
+            let held = self.signatures.entry(peer).or_default();
+            if held.is(signature) {
+                continue;
+            }
+            changed = true;
+            let of_family = |socket: &&TcpListener| {
+                socket.local_addr().is_ok_and(|local| local.is_ipv4() == peer.is_ipv4())
+            };
+            for socket in self.sockets.iter().filter(of_family) {
+                if let Err(error) = held.set(socket.as_fd(), peer, signature) {
+                    warn!(port = self.port, %peer, %error, "cannot set the peer's keys as they should be");
                 }
-                Err(error) => warn!(port = self.port, %peer, %error, "cannot set the peer's password"),
             }
         }
-        for peer in old.keys().filter(|peer| !wanted.contains_key(*peer)) {
-            if let Err(error) = self.set_password(*peer, None) {
-                warn!(port = self.port, %peer, %error, "cannot remove the peer's password");
-            }
+        self.signatures.retain(|_, held| *held != OnListener::Nothing);
+        if !changed {
+            return;
         }
         // What is in the queue came before the keys, so it may be unsigned.
         for socket in &self.sockets {
             let nobody = &mut std::task::Context::from_waker(std::task::Waker::noop());
             while let Poll::Ready(Ok((_, remote))) = socket.poll_accept(nobody) {
-                info!(port = self.port, %remote, "refused a connection: passwords have just changed");
+                info!(port = self.port, %remote, "refused a connection: keys have just changed");
             }
         }
     }
@@ -141,20 +165,11 @@ impl Listener {
             }
         }
     }
-
-    fn set_password(&self, peer: IpAddr, password: Option<&Password>) -> io::Result<()> {
-        let of_family =
-            |socket: &&TcpListener| socket.local_addr().is_ok_and(|local| local.is_ipv4() == peer.is_ipv4());
-        self.sockets
-            .iter()
-            .filter(of_family)
-            .try_for_each(|socket| socket::set_password(socket.as_fd(), peer, password))
-    }
 }
 
-fn passwords(callers: &Callers) -> BTreeMap<IpAddr, Password> {
-    let password = |(source, caller): (&Source, &Caller)| Some((source.address, caller.password.clone()?));
-    callers.iter().filter_map(password).collect()
+fn signatures(callers: &Callers) -> BTreeMap<IpAddr, Signature> {
+    let signature = |(source, caller): (&Source, &Caller)| Some((source.address, caller.signature.clone()?));
+    callers.iter().filter_map(signature).collect()
 }
 
 fn no_such_family(error: &io::Error) -> bool {

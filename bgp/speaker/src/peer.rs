@@ -8,6 +8,7 @@
 //! Cancelling: the loop awaits in one place, [`Peer::wait`], whose futures are all cancel-safe, and yields before
 //! it. A task that is dropped closes its sockets without NOTIFICATION, as a crash would.
 mod drive;
+mod keys;
 
 use std::{
     future::{Future, pending, poll_fn},
@@ -31,14 +32,16 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    AdvertisedRoute, Effect, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
+    AdvertisedRoute, Effect, Field, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
     connection::{Connection, Ready},
     inbound::Inbound,
+    listener::Accepted,
     md5::Md5Watch,
     next_hop::interface_addresses,
     outbound::{Changes, Outbound},
     socket,
     status::{PeerView, Record},
+    tcp_ao::{TcpAoKey, connection::ConnectionKeys},
 };
 
 /// How long withdrawals may take to leave when the speaker stops.
@@ -69,7 +72,7 @@ pub(crate) struct Inputs {
     pub(crate) changes: mpsc::Receiver<Changes>,
     pub(crate) synced: watch::Receiver<bool>,
     pub(crate) commands: mpsc::Receiver<PeerCommand>,
-    pub(crate) connections: mpsc::Receiver<TcpStream>,
+    pub(crate) connections: mpsc::Receiver<Accepted>,
 }
 
 pub(crate) struct Outputs {
@@ -85,8 +88,8 @@ enum Wake {
     Changes(Changes),
     Synced,
     Command(PeerCommand),
-    Accepted(TcpStream),
-    Connected(ConnectionId, io::Result<TcpStream>),
+    Accepted(Accepted),
+    Connected(ConnectionId, io::Result<(TcpStream, Vec<TcpAoKey>)>),
     Ready(ConnectionId, Ready),
     Timer,
     /// The registry is gone.
@@ -97,6 +100,8 @@ enum Wake {
 struct Attempt {
     id: ConnectionId,
     remote: SocketAddr,
+    /// The TCP-AO keys on it.
+    keys: Vec<TcpAoKey>,
     stream: Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>,
 }
 
@@ -116,6 +121,10 @@ pub(crate) struct Peer {
     leaving: Option<Instant>,
     /// When a session that was stopped for too many prefixes starts again.
     resume_at: Option<Instant>,
+    /// When the TCP-AO keys of the connections are looked at.
+    look_at_keys: Option<Instant>,
+    /// The place of the TCP-AO key with which the next connection begins.
+    begin_with: usize,
     inputs: Inputs,
     outputs: Outputs,
 }
@@ -136,6 +145,8 @@ impl Peer {
             connect_error: None,
             leaving: None,
             resume_at: None,
+            look_at_keys: None,
+            begin_with: 0,
             name,
             speaker,
             config,
@@ -166,7 +177,7 @@ impl Peer {
     }
 
     fn start(&mut self) {
-        match &self.config.blocked {
+        match self.config.refusal(&self.speaker.tcp_ao) {
             Some(reason) => warn!(peer = %self.name, %reason, "kept down"),
             None => self.session.handle_start(now()),
         }
@@ -175,13 +186,14 @@ impl Peer {
     /// The one place where the task waits. Nothing is lost when it is cancelled: what it awaits is readiness,
     /// the latest value of a watch, a channel, or the attempt to connect, which stays in `self`.
     async fn wait(&mut self) -> Wake {
-        let signatures = self.config.password.is_some().then(|| self.record.md5.poll_timeout());
+        let signatures = self.config.is_signed().then(|| self.record.md5.poll_timeout());
         let timeout = [
             self.session.poll_timeout(),
             self.inbound.poll_timeout(),
             self.leaving,
             self.resume_at,
             signatures,
+            self.keys_timeout(),
         ];
         let timeout = timeout.into_iter().flatten().min();
         let Inputs { config, changes, synced, commands, connections } = &mut self.inputs;
@@ -191,7 +203,7 @@ impl Peer {
             // No handle is left to say it; the registry goes too and says so itself.
             Ok(()) = synced.changed() => Wake::Synced,
             command = commands.recv() => command.map_or(Wake::Abandoned, Wake::Command),
-            Some(stream) = connections.recv() => Wake::Accepted(stream),
+            Some(accepted) = connections.recv() => Wake::Accepted(accepted),
             (id, result) = connected(&mut self.attempt) => Wake::Connected(id, result),
             (id, ready) = ready(&self.connections) => Wake::Ready(id, ready),
             () = sleep_until(timeout) => Wake::Timer,
@@ -222,10 +234,11 @@ impl Peer {
                 self.leaving = Some(now() + WITHDRAW_WAIT);
             }
             Wake::Abandoned => self.abandoned(),
-            Wake::Accepted(stream) => self.accept(stream),
-            Wake::Connected(id, Ok(stream)) => {
-                self.connections.push((id, Connection::new(stream)));
+            Wake::Accepted(accepted) => self.accept(accepted),
+            Wake::Connected(id, Ok((stream, keys))) => {
+                self.connections.push((id, Connection::new(stream, ConnectionKeys::new(keys))));
                 self.session.handle_connected(now(), id);
+                self.look_at_keys();
             }
             Wake::Connected(id, Err(error)) => self.connect_failed(id, &error),
             Wake::Ready(id, ready) => self.read(id, ready),
@@ -244,6 +257,7 @@ impl Peer {
         }
         self.look_for_next_hops();
         self.look_for_signatures(now);
+        self.handle_keys_timeout(now);
     }
 
     /// An interface may have got its address after the session stood; asked for no more often than KEEPALIVEs.
@@ -325,32 +339,7 @@ impl Peer {
         match &effect {
             Effect::Unchanged | Effect::Added | Effect::Removed => return,
             Effect::Reset { fields } => {
-                let same_routers = change::keeps_forwarding(fields);
-                let hitless = same_routers && self.peer_helps_restart();
-                if hitless {
-                    self.inbound.hold(now());
-                }
-                let text = "the configuration of this peer has changed".to_owned();
-                let stop = match (hitless, same_routers) {
-                    (true, _) => StopReason::Retain,
-                    (false, true) => StopReason::Cease(CeaseReason::OtherConfigurationChange, text),
-                    // Whoever comes back is another one, or nobody does: what we told is not to be kept.
-                    (false, false) => StopReason::HardReset(CeaseReason::OtherConfigurationChange, text),
-                };
-                self.session.handle_stop(now(), stop);
-                self.drain();
-                self.record.keep_counters(self.session.counters());
-                self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));
-                self.record.md5 = Md5Watch::new(now());
-                if hitless {
-                    self.inbound.set_policy(&self.config);
-                } else {
-                    self.inbound.clear();
-                    self.inbound = Inbound::new(&self.config);
-                }
-                self.outbound.set_limit(&self.config);
-                self.resume_at = None;
-                self.start();
+                self.begin_anew(fields);
             }
             Effect::Refreshed { .. } | Effect::Silent { .. } => {
                 let session = self.config.session(&self.speaker, seed(&self.name));
@@ -369,9 +358,43 @@ impl Peer {
                         self.session.request_refresh(family);
                     }
                 }
+                if self.config.tcp_ao != old.tcp_ao {
+                    self.begin_with = 0;
+                    self.look_at_keys();
+                }
             }
         }
         info!(peer = %self.name, "{effect}");
+    }
+
+    /// Ends the session for these fields and builds it from the configuration.
+    fn begin_anew(&mut self, fields: &[Field]) {
+        let same_routers = change::keeps_forwarding(fields);
+        let hitless = same_routers && self.peer_helps_restart();
+        if hitless {
+            self.inbound.hold(now());
+        }
+        let text = "the configuration of this peer has changed".to_owned();
+        let stop = match (hitless, same_routers) {
+            (true, _) => StopReason::Retain,
+            (false, true) => StopReason::Cease(CeaseReason::OtherConfigurationChange, text),
+            // Whoever comes back is another one, or nobody does: what we told is not to be kept.
+            (false, false) => StopReason::HardReset(CeaseReason::OtherConfigurationChange, text),
+        };
+        self.session.handle_stop(now(), stop);
+        self.drain();
+        self.record.keep_counters(self.session.counters());
+        self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));
+        self.record.md5 = Md5Watch::new(now());
+        if hitless {
+            self.inbound.set_policy(&self.config);
+        } else {
+            self.inbound.clear();
+            self.inbound = Inbound::new(&self.config);
+        }
+        self.outbound.set_limit(&self.config);
+        self.resume_at = None;
+        self.start();
     }
 
     /// Whether the peer keeps our routes while the session is built anew.
@@ -379,9 +402,10 @@ impl Peer {
         self.session.established().is_some_and(|(_, negotiated)| negotiated.graceful_restart.is_some())
     }
 
-    fn accept(&mut self, stream: TcpStream) {
+    fn accept(&mut self, Accepted { stream, keys }: Accepted) {
         // The configuration may have changed while the connection was in the channel.
-        let expected = stream.peer_addr().is_ok_and(|remote| remote.ip() == self.config.peer_address);
+        let expected = stream.peer_addr().is_ok_and(|remote| remote.ip() == self.config.peer_address)
+            && keys.is_empty() == self.config.tcp_ao.is_none();
         if !expected || self.leaving.is_some() {
             return;
         }
@@ -390,7 +414,10 @@ impl Peer {
             return;
         }
         match self.session.handle_accepted(now()) {
-            Ok(id) => self.connections.push((id, Connection::new(stream))),
+            Ok(id) => {
+                self.connections.push((id, Connection::new(stream, ConnectionKeys::new(keys))));
+                self.look_at_keys();
+            }
             Err(reason) => debug!(peer = %self.name, %reason, "refused a connection"),
         }
     }
@@ -418,7 +445,8 @@ impl Peer {
             let version = self.outbound.version().unwrap_or_default();
             self.outputs.flushed.send_if_modified(|flushed| std::mem::replace(flushed, version) != version);
         }
-        let view = self.record.view(&self.config, &self.session, &self.inbound, &self.outbound);
+        let view =
+            self.record.view(&self.config, &self.speaker, &self.session, &self.inbound, &self.outbound);
         let modified = self.outputs.view.send_if_modified(|old| {
             let modified = *old != view;
             *old = view;
@@ -440,11 +468,11 @@ fn seed(name: &PeerName) -> u64 {
     RandomState::new().hash_one(name)
 }
 
-async fn connected(attempt: &mut Option<Attempt>) -> (ConnectionId, io::Result<TcpStream>) {
+async fn connected(attempt: &mut Option<Attempt>) -> (ConnectionId, io::Result<(TcpStream, Vec<TcpAoKey>)>) {
     let Some(waiting) = attempt else { return pending().await };
     let (id, result) = (waiting.id, waiting.stream.as_mut().await);
-    *attempt = None;
-    (id, result)
+    let keys = attempt.take().map(|attempt| attempt.keys).unwrap_or_default();
+    (id, result.map(|stream| (stream, keys)))
 }
 
 async fn ready(connections: &[(ConnectionId, Connection)]) -> (ConnectionId, Ready) {
@@ -489,7 +517,7 @@ mod tests {
             connections: mpsc::channel(1).1,
         };
         let prefix = Prefix::host([10, 0, 0, 1].into());
-        let view = watch::Sender::new(PeerView::idle(&config.borrow()));
+        let view = watch::Sender::new(PeerView::idle(&config.borrow(), &SpeakerConfig::default()));
         let outputs = Outputs { view, flushed: watch::Sender::new(0), changed: Arc::default() };
         let mut peer = Peer::new(PeerName::from("tor"), SpeakerConfig::default(), inputs, outputs);
 

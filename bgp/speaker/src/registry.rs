@@ -19,10 +19,11 @@ use crate::{
     AdvertisedRoute, ApplyError, Effect, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers,
     Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StopMode, change, learned,
     learned::Teaching,
-    listener::{Caller, Callers, Listener},
+    listener::{Accepted, Caller, Callers, Listener},
     originated::{Change, OriginatedSets},
     outbound::Changes,
     peer::{CHANGES_WAITING, Inputs, Leave, Outputs, Peer, PeerCommand},
+    signature::Signature,
     status::PeerView,
 };
 
@@ -74,7 +75,7 @@ struct Running {
     /// Of the last change that it was told.
     version: u64,
     commands: mpsc::Sender<PeerCommand>,
-    connections: mpsc::Sender<tokio::net::TcpStream>,
+    connections: mpsc::Sender<Accepted>,
     view: watch::Receiver<PeerView>,
     flushed: watch::Receiver<u64>,
     task: JoinHandle<()>,
@@ -207,10 +208,11 @@ impl Registry {
         for config in wanted.values().filter(|config| config.listen_port != 0) {
             let port = config.listen_port;
             if !self.listeners.contains_key(&port) && !listeners.contains_key(&port) {
-                // The passwords must stand before the first SYN; nobody is let in before the peers run.
+                // The keys must stand before the first SYN; nobody is let in before the peers run.
                 let configs = wanted.iter().filter(|(_, config)| config.listen_port == port);
-                let passwords = configs.filter_map(|(_, c)| Some((c.peer_address, c.password.clone()?)));
-                let listener = Listener::bind(port, passwords.collect())
+                let signature = |config| Signature::of(config, &self.speaker.tcp_ao);
+                let signatures = configs.filter_map(|(_, c)| Some((c.peer_address, signature(c)?)));
+                let listener = Listener::bind(port, signatures.collect())
                     .map_err(|source| ApplyError::Listen { port, source })?;
                 listeners.insert(port, listener);
             }
@@ -231,7 +233,7 @@ impl Registry {
             if config.listen_port != 0 {
                 let caller = Caller {
                     peer: peer.clone(),
-                    password: config.password.clone(),
+                    signature: Signature::of(&config, &self.speaker.tcp_ao),
                     ttl_security: config.ttl_security,
                     connections: running.connections.clone(),
                 };
@@ -255,7 +257,7 @@ impl Registry {
     async fn add(&mut self, peer: PeerName, config: PeerConfig) {
         let (commands, commands_in) = mpsc::channel(16);
         let (connections, connections_in) = mpsc::channel(CHANGES_WAITING);
-        let view = watch::Sender::new(PeerView::idle(&config));
+        let view = watch::Sender::new(PeerView::idle(&config, &self.speaker));
         let flushed = watch::Sender::new(0);
         let (changes, changes_in) = mpsc::channel(CHANGES_WAITING);
         let config = watch::Sender::new(config);

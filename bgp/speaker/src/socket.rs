@@ -1,9 +1,11 @@
 //! Every socket option that BGP needs, and the only `unsafe` code of the project.
 //!
-//! Two options have no safe wrapper: the TCP MD5 key (RFC 2385) and the smallest TTL that is taken (GTSM,
-//! RFC 5082). Both are one `setsockopt` with a value of ours whose size is told by its type; see [`set_option`].
-//! Options are set before a connection is opened or a listener listens, so that no packet goes without them.
-#![expect(unsafe_code, reason = "setsockopt with options that no crate wraps")]
+//! Some options have no safe wrapper: the TCP MD5 key (RFC 2385), the keys of TCP-AO (RFC 5925, in `tcp_ao`) and the
+//! smallest TTL that is taken (GTSM, RFC 5082). Each is one `setsockopt` or `getsockopt` with a value of ours whose
+//! size is told by its type; see [`set_option`] and [`option`]. Options are set before a connection is opened or a
+//! listener listens, so that no packet goes without them.
+#![expect(unsafe_code, reason = "setsockopt and getsockopt with options that no crate wraps")]
+pub(crate) mod tcp_ao;
 
 use std::{
     io,
@@ -20,8 +22,8 @@ use crate::{Password, PeerConfig, config::is_link_local};
 const NETWORK_CONTROL: u32 = 0xc0;
 const BACKLOG: i32 = 32;
 
-/// A socket from which the peer can be connected to.
-pub(crate) fn connecting(config: &PeerConfig) -> io::Result<(TcpSocket, SocketAddr)> {
+/// A socket from which the peer can be connected to. Of several TCP-AO keys it begins with the one at that place.
+pub(crate) fn connecting(config: &PeerConfig, begin_with: usize) -> io::Result<(TcpSocket, SocketAddr)> {
     let scope = config.interface.as_deref().filter(|_| is_link_local(config.peer_address));
     let scope = scope.map(interface_index).transpose()?.unwrap_or(0);
     let remote = socket_address(config.peer_address, config.peer_port, scope);
@@ -40,18 +42,27 @@ pub(crate) fn connecting(config: &PeerConfig) -> io::Result<(TcpSocket, SocketAd
     if config.password.is_some() {
         set_password(socket.as_fd(), config.peer_address, config.password.as_ref())?;
     }
+    if let Some(keys) = &config.tcp_ao {
+        tcp_ao::prepare(socket.as_fd(), config.peer_address, keys, begin_with)?;
+    }
     Ok((TcpSocket::from_std_stream(socket.into()), remote))
 }
 
-/// Gives a connection that the peer opened what one that we opened would have.
+/// Gives a connection that the peer opened what one that we opened would have. One that is not signed although it
+/// should be is an error; the kernel would not have let it in, unless it came before the keys.
 pub(crate) fn adopt(stream: &TcpStream, config: &PeerConfig) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     set_hops(&socket, config)?;
     set_class(&socket, stream.peer_addr()?)?;
-    socket.set_tcp_nodelay(true)
+    socket.set_tcp_nodelay(true)?;
+    if config.tcp_ao.is_some() {
+        tcp_ao::in_use(stream.as_fd())?;
+        tcp_ao::require(stream.as_fd(), None)?;
+    }
+    Ok(())
 }
 
-/// A socket that waits on a port of every address of one family, not listening yet: the passwords come first.
+/// A socket that waits on a port of every address of one family, not listening yet: the keys come first.
 pub(crate) fn bound(any: IpAddr, port: u16) -> io::Result<Socket> {
     let address = SocketAddr::new(any, port);
     let socket = new_socket(address)?;
@@ -170,8 +181,9 @@ pub(crate) fn set_password(
 /// Calls `setsockopt` with the octets of `value`.
 fn set_option<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed, so it is open for the length of the call. The pointer and the length are
-    // those of one live `T`, which the kernel only reads. `T` is `c_int` or the `repr(C)` struct above, whose
-    // fields fill it without padding: 128 + 1 + 1 + 2 + 4 + 80 = 216 octets, as asserted.
+    // those of one live `T`, which the kernel only reads. `T` is `c_int`, the `repr(C)` struct above, whose fields
+    // fill it without padding, 128 + 1 + 1 + 2 + 4 + 80 = 216 octets, as asserted; or one of those of `tcp_ao`, of
+    // which a test shows the same.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -180,6 +192,24 @@ fn set_option<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, 
             std::ptr::from_ref(value).cast(),
             size_of::<T>() as libc::socklen_t,
         )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Calls `getsockopt`, which reads `values` and writes its answer over them. The kernel is told the size of one; how
+/// many there are to write, the option says by its own means.
+fn option<T>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    values: &mut [T],
+) -> io::Result<()> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is open as above. The pointer is that of live values, and the kernel writes no more than
+    // is there: one `T` for TCP_AO_INFO, and for TCP_AO_GET_KEYS as many as the first one's `count` says, which
+    // `tcp_ao::verified` sets to the number of values. The `T`s are of integers alone, so any octets are valid.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, values.as_mut_ptr().cast(), &raw mut length)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -12,8 +12,8 @@ use plainroute_bgp::{
 };
 
 use crate::{
-    Md5Failures, PeerConfig, PeerName, SpeakerConfig, inbound::Inbound, learned::Teaching, md5::Md5Watch,
-    outbound::Outbound,
+    Authentication, Md5Failures, PeerConfig, PeerName, SpeakerConfig, TcpAoFailures, TcpAoState,
+    inbound::Inbound, learned::Teaching, md5::Md5Watch, outbound::Outbound,
 };
 
 /// The status of every configured peer.
@@ -38,8 +38,10 @@ pub struct PeerStatus {
     pub since_time: SystemTime,
     /// What went wrong last, and when; kept after the session is back.
     pub last_error: Option<(String, SystemTime)>,
-    /// Why the peer is kept down, from its configuration.
+    /// Why the peer is kept down, from its configuration or for what the kernel cannot do.
     pub blocked: Option<String>,
+    /// How segments are signed.
+    pub authentication: Authentication,
     /// What was agreed with the peer; only while Established.
     pub negotiated: Option<Arc<Negotiated>>,
     /// Our end of the connection; only while Established.
@@ -53,6 +55,8 @@ pub struct PeerStatus {
     /// Looked at every five seconds where there is a password, else when the peer does not answer. None where the
     /// kernel does not count.
     pub md5_failures: Option<Md5Failures>,
+    /// The same of TCP-AO.
+    pub tcp_ao_failures: Option<TcpAoFailures>,
     /// What was counted since the peer was added.
     pub counters: Counters,
 }
@@ -108,9 +112,10 @@ pub(crate) struct PeerView {
 
 impl PeerView {
     /// The view of a peer whose task has not begun.
-    pub(crate) fn idle(config: &PeerConfig) -> PeerView {
+    pub(crate) fn idle(config: &PeerConfig, speaker: &SpeakerConfig) -> PeerView {
         let session = Session::new(config.session(&SpeakerConfig::default(), 0));
-        Record::new(Instant::now()).view(config, &session, &Inbound::new(config), &Outbound::new(config))
+        let (inbound, outbound) = (Inbound::new(config), Outbound::new(config));
+        Record::new(Instant::now()).view(config, speaker, &session, &inbound, &outbound)
     }
 }
 
@@ -139,6 +144,8 @@ pub(crate) struct Record {
     former: SessionCounters,
     pub(crate) updates_sent: u64,
     pub(crate) md5: Md5Watch,
+    /// The TCP-AO keys that the session uses, as of the last look.
+    pub(crate) tcp_ao: Option<TcpAoState>,
 }
 
 #[derive(Debug)]
@@ -162,6 +169,7 @@ impl Record {
             former: SessionCounters::default(),
             updates_sent: 0,
             md5: Md5Watch::new(now),
+            tcp_ao: None,
         }
     }
 
@@ -204,7 +212,16 @@ impl Record {
     }
 
     pub(crate) fn clear_established(&mut self) -> Option<Arc<Negotiated>> {
+        self.tcp_ao = None;
         self.session.take().map(|session| session.negotiated)
+    }
+
+    fn authentication(&self, config: &PeerConfig) -> Authentication {
+        match (&config.password, &config.tcp_ao) {
+            (_, Some(_)) => Authentication::TcpAo(self.tcp_ao.clone()),
+            (Some(_), None) => Authentication::Md5,
+            (None, None) => Authentication::None,
+        }
     }
 
     /// The session is replaced by another; what it counted is kept.
@@ -215,6 +232,7 @@ impl Record {
     pub(crate) fn view(
         &self,
         config: &PeerConfig,
+        speaker: &SpeakerConfig,
         session: &Session,
         inbound: &Inbound,
         outbound: &Outbound,
@@ -244,12 +262,14 @@ impl Record {
             since: self.since,
             since_time: self.since_time,
             last_error: self.last_error.clone(),
-            blocked: config.blocked.clone(),
+            blocked: config.refusal(&speaker.tcp_ao),
+            authentication: self.authentication(config),
             negotiated: negotiated.cloned(),
             local_address: self.ends().map(|(local, _)| local),
             remote_address: self.ends().map(|(_, remote)| remote),
             families: config.families.iter().map(family).collect(),
-            md5_failures: self.md5.growth(),
+            md5_failures: self.md5.growth().md5,
+            tcp_ao_failures: self.md5.growth().tcp_ao,
             counters: Counters {
                 established: counted.established,
                 lost: counted.lost,

@@ -5,7 +5,9 @@ use plainroute_bgp::{AfiSafi, Asn, Families, RouterId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AddPath, ExportRule, GracefulRestart, ImportRule, MaxPrefixes, PeerRole, Resource, Timers, yes};
+use super::{
+    AddPath, ExportRule, GracefulRestart, ImportRule, MaxPrefixes, PeerRole, Resource, TcpAo, Timers, yes,
+};
 use crate::{
     Kind,
     bounded::{Bounded, Port},
@@ -78,6 +80,10 @@ pub struct BgpPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub auth_file: Option<PathBuf>,
+    /// TCP-AO (RFC 5925) in place of TCP MD5; needs Linux 6.7 with CONFIG_TCP_AO, without which the session stays down.
+    /// Excludes `authSecretRef` and `authFile`.
+    #[serde(default, rename = "tcpAO", skip_serializing_if = "Option::is_none")]
+    pub tcp_ao: Option<TcpAo>,
     /// The timers of the session (RFC 4271 section 10).
     #[serde(default)]
     pub timers: Timers,
@@ -140,7 +146,7 @@ pub enum PeerTarget<'a> {
     AutoDiscovery(DiscoveryMode),
 }
 
-/// Where the TCP MD5 password is.
+/// Where a secret is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secret<'a> {
     /// In this Secret of the agent's namespace.
@@ -308,11 +314,13 @@ impl BgpPeerSpec {
             broken.add("authFile", format!("`{}` is not an absolute path", path.display()));
         }
         if let Some(secret) = &self.auth_secret_ref {
-            for (field, value) in [("name", &secret.name), ("key", &secret.key)] {
-                if value.is_empty() {
-                    broken.add(format_args!("authSecretRef.{field}"), "is empty");
-                }
+            secret.check("authSecretRef", broken);
+        }
+        if let Some(tcp_ao) = &self.tcp_ao {
+            if self.secret().is_some() {
+                broken.add("tcpAO", "excludes the TCP MD5 password of authSecretRef or authFile");
             }
+            tcp_ao.check(broken);
         }
     }
 }

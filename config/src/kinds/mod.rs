@@ -12,6 +12,7 @@ mod peer_session;
 mod pod;
 mod policy;
 mod resource;
+mod tcp_ao;
 
 pub use agent_config::{AgentConfig, AgentConfigSpec, KubernetesSource, Metrics, Routing, Source};
 pub use bgp_advertisement::{
@@ -30,6 +31,7 @@ pub use peer_session::{AddPath, GracefulRestart, MaxPrefixes, PeerRole, Timers};
 pub use pod::{Phase, Pod};
 pub use policy::{AsPathRule, ExportRule, ImportRule, RuleAction};
 pub use resource::Resource;
+pub use tcp_ao::{TcpAo, TcpAoAlgorithm, TcpAoKey};
 
 /// The API group and version of our own kinds.
 pub const API_VERSION: &str = "plainroute.dev/v1alpha1";

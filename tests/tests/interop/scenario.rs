@@ -7,6 +7,7 @@ use plainroute_bgp::session::{GracefulRestartConfig, State};
 use plainroute_bgp::{Families, Prefix};
 use plainroute_speaker::{
     ImportRule, OriginAttributes, Password, PeerConfig, PeerName, PeerStatus, SpeakerConfig, StopMode,
+    TcpAoSupport,
 };
 use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::{Family, Table};
@@ -23,7 +24,7 @@ pub(crate) const BOTH: [&str; 4] = [ONE[0], TWO[0], ONE[1], TWO[1]];
 
 /// A process that follows another, whose routes in the kernel are still there.
 pub(crate) const RESTARTED: SpeakerConfig =
-    SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL };
+    SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL, tcp_ao: TcpAoSupport::UNASKED };
 
 /// The tests of one router: the scenarios that are named.
 macro_rules! scenarios {

@@ -16,7 +16,6 @@ use tracing::{debug, info, warn};
 
 use super::{Attempt, Peer, now};
 use crate::{
-    SpeakerConfig,
     connection::{Ready, linger},
     next_hop::{interface_addresses, owner},
     socket,
@@ -52,6 +51,7 @@ impl Peer {
 
     fn close(&mut self, id: ConnectionId) {
         if let Some(attempt) = self.attempt.take_if(|attempt| attempt.id == id) {
+            self.begin_with_next_key();
             let text = format!("no answer from {}{}", attempt.remote, self.why_no_answer());
             if self.record.set_error(text.clone(), Telling::ConnectionOnly) {
                 warn!(peer = %self.name, reason = %text, "no session");
@@ -145,6 +145,7 @@ impl Peer {
         let ends =
             connection.and_then(|(_, c)| Some((c.stream.local_addr().ok()?, c.stream.peer_addr().ok()?)));
         self.record.set_established(now(), ends, negotiated);
+        self.look_at_keys = Some(now());
         self.inbound.session_up(now(), &self.config, negotiated);
         // Without its ends the connection is lost already, and the event that says so is next.
         let Some((local, remote)) = ends else { return };
@@ -218,7 +219,8 @@ impl Peer {
         });
         if complete {
             // Every route is told: our start or restart is over (RFC 4724 section 4.1), for later sessions too.
-            self.speaker = SpeakerConfig { restarting: false, forwarding_preserved: Families::ALL };
+            self.speaker.restarting = false;
+            self.speaker.forwarding_preserved = Families::ALL;
             self.session.handle_restart_complete();
         }
     }
@@ -232,15 +234,17 @@ impl Peer {
     }
 
     fn connect(&mut self, id: ConnectionId) {
-        match socket::connecting(&self.config) {
+        match socket::connecting(&self.config, self.begin_with) {
             Ok((socket, remote)) => {
-                self.attempt = Some(Attempt { id, remote, stream: Box::pin(socket.connect(remote)) });
+                let keys = self.config.tcp_ao.iter().flat_map(|keys| keys.iter().cloned()).collect();
+                self.attempt = Some(Attempt { id, remote, keys, stream: Box::pin(socket.connect(remote)) });
             }
             Err(error) => self.connect_failed(id, &error),
         }
     }
 
     pub(super) fn connect_failed(&mut self, id: ConnectionId, error: &io::Error) {
+        self.begin_with_next_key();
         let port = self.config.peer_port;
         let hint = if error.kind() == io::ErrorKind::TimedOut { self.why_no_answer() } else { String::new() };
         let text = format!("cannot connect to {} port {port}: {error}{hint}", self.config.source());
@@ -251,20 +255,24 @@ impl Peer {
     /// What may keep a peer from answering, in brackets. A kernel drops what is signed wrongly without a word.
     fn why_no_answer(&mut self) -> String {
         self.record.md5.look();
-        let password = self.config.password.is_some();
-        let otherwise = password.then_some("is the password the same there?");
-        let hint = self.record.md5.hint(password).or(otherwise);
+        let hint =
+            self.record.md5.hint(&self.config).or(match (&self.config.password, &self.config.tcp_ao) {
+                (Some(_), _) => Some("is the password the same there?"),
+                (None, Some(_)) => Some("are the TCP-AO keys the same there?"),
+                (None, None) => None,
+            });
         hint.map(|hint| format!(" ({hint})")).unwrap_or_default()
     }
 
     /// Who only waits for the peer never meets a lack of answer, so the counters alone tell why nobody comes.
     pub(super) fn look_for_signatures(&mut self, now: Instant) {
-        if self.config.password.is_none() || !self.record.md5.handle_timeout(now) {
+        if !self.config.is_signed() || !self.record.md5.handle_timeout(now) {
             return;
         }
-        let waiting =
-            self.config.passive && self.config.blocked.is_none() && self.session.established().is_none();
-        if let Some(hint) = self.record.md5.hint(true).filter(|_| waiting) {
+        let waiting = self.config.passive
+            && self.config.refusal(&self.speaker.tcp_ao).is_none()
+            && self.session.established().is_none();
+        if let Some(hint) = self.record.md5.hint(&self.config).filter(|_| waiting) {
             let text = format!("no connection from {} ({hint})", self.config.source());
             if self.record.set_error(text.clone(), Telling::ConnectionOnly) {
                 warn!(peer = %self.name, reason = %text, "no session");

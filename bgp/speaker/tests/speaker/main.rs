@@ -4,3 +4,4 @@ mod peers;
 mod restart;
 mod routes;
 mod security;
+mod tcp_ao;

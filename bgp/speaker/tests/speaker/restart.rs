@@ -5,7 +5,7 @@ use plainroute_speaker::{Learned, PeerConfig, PeerStatus, SpeakerConfig, StopMod
 use crate::network::{Node, pair, prefix, within_deadline};
 
 fn restarted() -> SpeakerConfig {
-    SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL }
+    SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL, ..SpeakerConfig::default() }
 }
 
 /// A and B with two routes of A's at B, and A's initial set complete.

@@ -108,7 +108,7 @@ pub(crate) fn without_forwarding_state_the_routes_go_at_the_open<R: Restarting>(
     let (link, router, node) = graceful_node::<R>();
     node.stop(StopMode::Retain);
     await_stale(&router, true);
-    let rebooted = SpeakerConfig { restarting: true, forwarding_preserved: Families::NONE };
+    let rebooted = SpeakerConfig { forwarding_preserved: Families::NONE, ..RESTARTED };
     let node = successor(&link, &router, rebooted, &[]);
     await_table(&router, &[]);
     for family in FAMILIES {

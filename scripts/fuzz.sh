@@ -10,7 +10,7 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Ccodegen-units=1 -Cdebug-assertions"
 target=$(rustc -vV | sed -n 's/^host: //p')
-for crate in bgp/proto bgp/bfd; do
+for crate in bgp/proto bgp/bfd bgp/ra; do
   for source in "$crate"/fuzz/fuzz_targets/*.rs; do
     name=$(basename "$source" .rs)
     printf '== %s %s for %s s\n' "$crate" "$name" "$seconds"

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use plainroute_ra::Counters;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -61,6 +62,8 @@ pub struct Heard {
     pub routers: BTreeMap<Ipv6Addr, Instant>,
     /// Why nobody can be heard.
     pub problem: Option<String>,
+    /// What was sent, heard and refused.
+    pub counters: Counters,
 }
 
 /// What is remembered.

@@ -40,6 +40,11 @@ fn single_tor_is_as_it_claims() {
 }
 
 #[test]
+fn unnumbered_is_as_it_claims() {
+    holds("unnumbered");
+}
+
+#[test]
 fn dual_tor_is_as_it_claims() {
     holds("dual-tor");
 }
@@ -53,7 +58,7 @@ fn every_lab_has_its_test_here_and_a_readme() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["dual-tor", "single-tor"], "a lab without a test above");
+    assert_eq!(names, ["dual-tor", "single-tor", "unnumbered"], "a lab without a test above");
     for name in names {
         for file in ["topology.clab.yml", "expect.yaml", "README.md"] {
             assert!(labs().join(&name).join(file).exists(), "labs/{name} has no {file}");

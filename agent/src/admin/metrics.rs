@@ -40,6 +40,17 @@ struct OfSource {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfInterface {
+    interface: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfInterfaceAndReason {
+    interface: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WithReason {
     reason: String,
 }
@@ -56,6 +67,7 @@ pub(super) fn encode(state: &Published, peers: &[PeerView]) -> String {
     pods(&mut registry, state);
     kernel(&mut registry, state);
     sources(&mut registry, state);
+    router_advertisements(&mut registry, state);
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = text::encode(&mut text, &registry);
@@ -207,4 +219,26 @@ fn sources(registry: &mut Registry, state: &Published) {
         let help = "When the objects in force last changed";
         gauge(registry, "config_applied_timestamp_seconds", help, applied.as_second());
     }
+}
+
+/// By interface with an unnumbered peer.
+fn router_advertisements(registry: &mut Registry, state: &Published) {
+    let [sent, received] = std::array::from_fn(|_| Family::<OfInterface, Counter>::default());
+    let refused = Family::<OfInterfaceAndReason, Counter>::default();
+    for (interface, heard) in state.heard.iter() {
+        let of = OfInterface { interface: interface.clone() };
+        sent.get_or_create(&of).inc_by(heard.counters.advertisements_sent);
+        received.get_or_create(&of).inc_by(heard.counters.advertisements_received);
+        for (reason, count) in &heard.counters.refused {
+            let of = OfInterfaceAndReason { interface: interface.clone(), reason: reason.name() };
+            refused.get_or_create(&of).inc_by(*count);
+        }
+    }
+    registry.register("router_advertisements_sent", "Router advertisements sent", sent);
+    registry.register("router_advertisements_received", "Router advertisements believed", received);
+    registry.register(
+        "router_advertisements_refused",
+        "Router advertisements and solicitations not believed, by the rule that they broke",
+        refused,
+    );
 }

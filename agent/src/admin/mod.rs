@@ -18,6 +18,7 @@ use crate::{
     drain::DrainState,
     fib::{Desired, Installed},
     gate::Advertised,
+    neighbours::HeardBy,
     plan::Plan,
 };
 
@@ -63,6 +64,8 @@ pub struct Published {
     pub awaited: Vec<String>,
     /// What is wrong with each source, by its name.
     pub source_problems: BTreeMap<String, String>,
+    /// Which routers were heard where, and what of their packets was not believed.
+    pub heard: Arc<HeardBy>,
     /// When the objects in force were last changed by a source.
     pub config_applied: Option<jiff::Timestamp>,
 }
@@ -82,6 +85,7 @@ impl Published {
             withdraws_at: None,
             awaited: Vec::new(),
             source_problems: BTreeMap::new(),
+            heard: Arc::default(),
             config_applied: None,
         }
     }

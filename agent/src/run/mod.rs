@@ -36,6 +36,7 @@ use crate::{
     fib::{self, Desired, Installed},
     gate::{Announcement, Gate},
     index::{Awaited, Index},
+    neighbours::HeardBy,
     peering,
     plan::{Local, Plan, plan},
     source::{
@@ -58,6 +59,7 @@ struct Inputs {
     installed: watch::Receiver<Arc<Installed>>,
     passwords: watch::Receiver<Arc<Passwords>>,
     commands: mpsc::Receiver<Command>,
+    heard: watch::Receiver<Arc<HeardBy>>,
 }
 
 /// Whom the main task tells.
@@ -67,6 +69,8 @@ struct Outputs {
     published: watch::Sender<Arc<Published>>,
     /// The secrets that peers need.
     secrets: watch::Sender<BTreeSet<SecretName>>,
+    /// The interfaces on which routers are to be found.
+    interfaces: watch::Sender<BTreeSet<String>>,
 }
 
 /// What the main task owns.
@@ -93,6 +97,8 @@ struct Agent {
     journal: Journal,
     drain: Drain,
     discovery: Discovery,
+    /// Which routers were heard where.
+    heard: Arc<HeardBy>,
     outputs: Outputs,
 }
 
@@ -107,6 +113,7 @@ impl Agent {
             gate,
             drain,
             discovery,
+            heard: Arc::default(),
             node,
             config,
             config_changed: false,
@@ -129,7 +136,7 @@ impl Agent {
         inputs: Inputs,
         kernel: &mut tokio::task::JoinHandle<Result<(), fib::FibError>>,
     ) -> anyhow::Result<()> {
-        let Inputs { mut feeds, mut installed, mut passwords, mut commands } = inputs;
+        let Inputs { mut feeds, mut installed, mut passwords, mut commands, mut heard } = inputs;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut learned = self.outputs.speaker.learned();
@@ -165,6 +172,10 @@ impl Agent {
                 Ok(()) = passwords.changed() => {
                     self.passwords = Arc::clone(&passwords.borrow_and_update());
                     self.apply_peers().await;
+                }
+                Ok(()) = heard.changed() => {
+                    self.heard = Arc::clone(&heard.borrow_and_update());
+                    replan = self.discover(&peers);
                 }
                 Some(command) = commands.recv() => {
                     answer = Some(self.handle_command(command));
@@ -278,7 +289,7 @@ impl Agent {
         let seen = Seen {
             now: Instant::now(),
             installed: self.gate.installed(),
-            heard: &BTreeMap::new(),
+            heard: &self.heard,
             established: &established,
         };
         self.discovery.handle_seen(&seen)
@@ -311,6 +322,11 @@ impl Agent {
         self.plan = Arc::new(next);
         self.journal.plan(&self.plan);
         self.discovery.handle_plan(&self.plan);
+        self.outputs.interfaces.send_if_modified(|wanted| {
+            let modified = wanted != self.discovery.interfaces();
+            wanted.clone_from(self.discovery.interfaces());
+            modified
+        });
         self.gate.handle_plan(Arc::clone(&self.plan));
         self.apply_peers().await;
         true
@@ -404,6 +420,7 @@ impl Agent {
             state.withdraws_at = self.drain.poll_timeout();
             state.awaited = awaited;
             state.source_problems = problems;
+            state.heard = Arc::clone(&self.heard);
         });
     }
 }

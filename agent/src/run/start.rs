@@ -17,6 +17,7 @@ use crate::{
     fib::{self, Desired, FibConfig, Installed},
     incarnation,
     index::Awaited,
+    neighbours,
     source::{
         Feed, SourceName,
         cni_cache::{self, CniCache},
@@ -142,8 +143,13 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
     let secret_source = Secrets::new(secrets_in, passwords_out, kubernetes.clone());
     let awaited = start_sources(files, secret_source, kubernetes, feeds, &cancel);
 
-    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands };
-    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets };
+    let (interfaces, interfaces_in) = watch::channel(BTreeSet::new());
+    let (heard_out, heard) = watch::channel(Arc::default());
+    let finding = neighbours::run(interfaces_in, installed.clone(), heard_out);
+    tokio::spawn(cancel.clone().run_until_cancelled_owned(finding));
+
+    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands, heard };
+    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces };
     let mut agent = Agent::new(node, config, awaited, outputs);
     let result = agent.serve(inputs, &mut kernel).await;
     info!("stopping: sessions close without NOTIFICATION, routes stay");

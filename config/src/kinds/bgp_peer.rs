@@ -39,8 +39,9 @@ pub struct BgpPeerSpec {
     /// `interface` and `autoDiscovery` says where the router is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_address: Option<Parsed<ScopedAddress>>,
-    /// The interface behind which the router is, where its address is to be found by router advertisements (BGP
-    /// unnumbered). This version does not find it yet and says so of the peer.
+    /// The interface behind which the router is (BGP unnumbered). It is found by its IPv6 router advertisements, and finds
+    /// the node by ours; the session runs between the link-local addresses. Another router takes its place once the
+    /// session with it is down and it is not heard any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// How the router's address is to be found. Each that is found is a peer named `NAME@ADDRESS`. It stays one while

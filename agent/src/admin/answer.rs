@@ -39,11 +39,12 @@ pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> P
     });
     let negotiated = status.negotiated.as_deref();
     let (last_error, last_error_time) = status.last_error.clone().unzip();
+    let planned = state.plan.peers.iter().find(|peer| peer.name == name.as_str());
     PeerView {
         name: name.to_string(),
         address: status.peer_address,
         interface: status.interface.clone(),
-        found_by: state.plan.peers.iter().find(|peer| peer.name == name.as_str()).and_then(found_by),
+        found_by: planned.and_then(found_by),
         local_asn: status.local_asn.number(),
         peer_asn: status.peer_asn.number(),
         state: status.state.name().to_owned(),
@@ -65,7 +66,11 @@ pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> P
         md5_failures: status.md5_failures.map(|Md5Failures { not_found, unexpected, failure }| {
             Md5FailuresView { not_found, unexpected, failure }
         }),
-        authentication: authentication(&status.authentication),
+        // A session that is kept down for want of a secret was told of none: what it is meant to be, the plan knows.
+        authentication: match planned {
+            Some(peer) if status.blocked.is_some() => authentication(&meant(peer)),
+            Some(_) | None => authentication(&status.authentication),
+        },
         tcp_ao_failures: status.tcp_ao_failures.map(|TcpAoFailures { required, bad, key_not_found }| {
             TcpAoFailuresView { required, bad, key_not_found }
         }),
@@ -131,13 +136,18 @@ pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView>
         updates_sent: 0,
         malformed_updates: 0,
         md5_failures: None,
-        authentication: authentication(match (&peer.spec.tcp_ao, peer.spec.secret()) {
-            (Some(_), _) => &Authentication::TcpAo(None),
-            (None, Some(_)) => &Authentication::Md5,
-            (None, None) => &Authentication::None,
-        }),
+        authentication: authentication(&meant(peer)),
         tcp_ao_failures: None,
     })
+}
+
+/// How the session with a peer is to be signed.
+fn meant(peer: &PeerPlan) -> Authentication {
+    match (&peer.spec.tcp_ao, peer.spec.secret()) {
+        (Some(_), _) => Authentication::TcpAo(None),
+        (None, Some(_)) => Authentication::Md5,
+        (None, None) => Authentication::None,
+    }
 }
 
 fn authentication(authentication: &Authentication) -> AuthenticationView {

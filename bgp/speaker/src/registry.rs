@@ -256,7 +256,7 @@ impl Registry {
 
     async fn add(&mut self, peer: PeerName, config: PeerConfig) {
         let (commands, commands_in) = mpsc::channel(16);
-        let (connections, connections_in) = mpsc::channel(CHANGES_WAITING);
+        let (connections, connections_in) = mpsc::channel(4);
         let view = watch::Sender::new(PeerView::idle(&config, &self.speaker));
         let flushed = watch::Sender::new(0);
         let (changes, changes_in) = mpsc::channel(CHANGES_WAITING);

@@ -196,36 +196,42 @@ impl Requests {
         for batch in changes.chunks(BATCH) {
             let mut request = Vec::new();
             let first = self.sequence.wrapping_add(1);
-            for change in batch {
+            for (place, change) in batch.iter().enumerate() {
                 let (flags, message) = match change {
                     Change::Add(route) => (NLM_F_CREATE | NLM_F_EXCL, new_route(route)),
                     // Without NLM_F_CREATE: if ours has gone meanwhile, this fails and is decided anew.
                     Change::Replace(_, route) => (NLM_F_REPLACE, new_route(route)),
                     Change::Remove(route) => (0, RouteNetlinkMessage::DelRoute(codec::route_message(route))),
                 };
-                codec::emit(&mut request, self.next_sequence(), NLM_F_REQUEST | NLM_F_ACK | flags, message);
+                // The kernel answers in order, and a refusal unasked: one acknowledgement speaks for all before it.
+                let acknowledge = if place + 1 == batch.len() { NLM_F_ACK } else { 0 };
+                codec::emit(&mut request, self.next_sequence(), NLM_F_REQUEST | acknowledge | flags, message);
             }
             self.send(&request).await?;
-            outcomes.extend(self.acknowledgements(first, batch.len()).await?);
+            outcomes.extend(self.outcomes(first, batch.len()).await?);
         }
         Ok(outcomes)
     }
 
-    async fn acknowledgements(&mut self, first: u32, count: usize) -> io::Result<Vec<Result<(), Refusal>>> {
-        let mut outcomes = vec![None; count];
-        while outcomes.iter().any(Option::is_none) {
+    /// What became of `count` requests from the sequence number `first` on, of which the last is acknowledged. Answers
+    /// that were lost for want of room end this as an error: then everything is read again.
+    async fn outcomes(&mut self, first: u32, count: usize) -> io::Result<Vec<Result<(), Refusal>>> {
+        let mut outcomes = vec![Ok(()); count];
+        let mut answered = false;
+        while !answered {
             self.receive().await?;
             for frame in codec::frames(&self.received).filter(|frame| frame.kind == NLMSG_ERROR) {
                 let position = frame.sequence.wrapping_sub(first) as usize;
                 if let Some(outcome) = outcomes.get_mut(position) {
-                    *outcome = Some(match code(frame.payload) {
+                    answered |= position + 1 == count;
+                    *outcome = match code(frame.payload) {
                         0 => Ok(()),
                         code => Err(Refusal { errno: Errno::from_raw(-code), text: text(&frame) }),
-                    });
+                    };
                 }
             }
         }
-        Ok(outcomes.into_iter().flatten().collect())
+        Ok(outcomes)
     }
 
     fn next_sequence(&mut self) -> u32 {

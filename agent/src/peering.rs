@@ -8,7 +8,11 @@ use plainroute_speaker::{ImportRule, PeerConfig};
 
 pub(crate) use self::signing::secret_names;
 use self::signing::{Signing, signing};
-use crate::{plan::PeerPlan, source::secrets::Passwords};
+use crate::{
+    bfd::{self, protocol::SessionSpec},
+    plan::PeerPlan,
+    source::secrets::Passwords,
+};
 
 /// The speaker's configuration of a peer, in view of the one in force, and what of the BGPPeer it goes on without for
 /// now; `None` where no session can be tried, for the reason in the plan.
@@ -74,6 +78,12 @@ fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
         local_pref: rule.local_preference,
         install: rule.install,
     }
+}
+
+/// The BFD session that goes with a peer in force, if there is to be one.
+pub(crate) fn bfd_session(plan: &PeerPlan, config: &PeerConfig) -> Option<SessionSpec> {
+    let bfd = plan.spec.bfd.as_ref().filter(|bfd| bfd.enabled)?;
+    Some(bfd::client::session(bfd, config))
 }
 
 #[cfg(test)]

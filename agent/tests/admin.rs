@@ -43,7 +43,7 @@ struct Agent {
 
 /// Access to a main task that has ended.
 fn access(published: watch::Receiver<Arc<Published>>, speaker: Speaker) -> Access {
-    Access { published, speaker, commands: mpsc::channel(1).0 }
+    Access { published, speaker, commands: mpsc::channel(1).0, bfd: watch::channel(Arc::default()).1 }
 }
 
 impl Agent {

@@ -9,7 +9,10 @@ mod shapes;
 use std::{collections::BTreeSet, env, fmt::Write, fs, path::Path, process::Command};
 
 use clap::CommandFactory;
-use plainroute_agent::cli::Cli;
+use plainroute_agent::{
+    bfd::protocol::{BfdPath, BfdView},
+    cli::Cli,
+};
 use serde_json::{Value, json};
 use shapes::{Shapes, Variant};
 
@@ -51,13 +54,15 @@ const ANSWERS: [(&str, &str); 10] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 27] = [
+const SHAPES: [&str; 29] = [
     "PeerView",
     "NegotiatedView",
     "NegotiatedRestartView",
     "Md5FailuresView",
     "AuthenticationView",
     "TcpAoFailuresView",
+    "BfdView",
+    "BfdPath",
     "FamilyView",
     "RouteView",
     "KernelRouteView",
@@ -85,6 +90,7 @@ const MORE_SHAPES: [&str; 5] = ["Health", "DrainView", "DrainState", "Verdict", 
 fn shapes() -> Shapes {
     Shapes::read(&[
         include_str!("../src/admin/view.rs"),
+        include_str!("../src/bfd/protocol.rs"),
         include_str!("../src/drain.rs"),
         include_str!("../src/plan/mod.rs"),
         include_str!("../src/plan/peer.rs"),
@@ -219,6 +225,9 @@ fn answers_have_exactly_the_fields_that_the_reference_lists() {
     agree("Vec<PodView>", json!(answers::pods()));
     agree("Explanation", json!(answers::explanation()));
     agree("Health", json!(answers::sick()));
+    for path in [BfdPath::Unknown, BfdPath::AdminDown] {
+        agree("BfdView", json!(BfdView { path, ..BfdView::default() }));
+    }
     for view in answers::drains() {
         agree("DrainView", json!(view));
     }

@@ -19,6 +19,7 @@ use super::{
     },
 };
 use crate::{
+    bfd::protocol::BfdPath,
     drain::DrainState,
     fib::{RouteKey, Target},
     plan::{AddressPlan, Delivery, FoundBy, PeerPlan, PodPlan},
@@ -74,6 +75,8 @@ pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> P
         tcp_ao_failures: status.tcp_ao_failures.map(|TcpAoFailures { required, bad, key_not_found }| {
             TcpAoFailuresView { required, bad, key_not_found }
         }),
+        // Known to another task; see `Access::peers`.
+        bfd: None,
     }
 }
 
@@ -138,6 +141,7 @@ pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView>
         md5_failures: None,
         authentication: authentication(&meant(peer)),
         tcp_ao_failures: None,
+        bfd: None,
     })
 }
 
@@ -378,6 +382,12 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         format!("BGPPeer/{} is {}{why}", peer.name, peer.state)
     });
+    let unwatched = peers.iter().filter_map(|peer| {
+        let bfd = peer.bfd.as_ref().filter(|bfd| bfd.path != BfdPath::Up)?;
+        // A path that is down is why the session is, which is said already.
+        let why = bfd.problem.clone().or_else(|| peer.is_established().then(|| bfd.words()))?;
+        Some(format!("BGPPeer/{}: no BFD, the hold timer alone notices a silent peer: {why}", peer.name))
+    });
     let routes = kernel_routes(state).into_iter().filter(|route| !route.installed);
     let routes = routes.map(|route| format!("route {} {}: {}", route.prefix, route.target, route.status));
     let (broken, notes): (Vec<_>, Vec<_>) = state.plan.conditions.iter().partition(|said| said.is_problem());
@@ -391,6 +401,7 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
             .chain(awaited)
             .chain(sources)
             .chain(down)
+            .chain(unwatched)
             .chain(routes)
             .chain(broken.into_iter().map(ToString::to_string))
             .collect(),

@@ -27,6 +27,7 @@ use super::{
     view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
 };
 use crate::{
+    bfd::client::Views,
     plan::{Plan, PoolPlan},
     private_socket::{self, BindError},
 };
@@ -64,6 +65,8 @@ pub struct Access {
     pub speaker: Speaker,
     /// The main task, which does what a person asks for.
     pub commands: mpsc::Sender<Command>,
+    /// The BFD sessions with peers.
+    pub bfd: watch::Receiver<Arc<Views>>,
 }
 
 impl Access {
@@ -89,6 +92,10 @@ impl Access {
         let mut views: Vec<PeerView> =
             peers.iter().map(|(name, status)| answer::peer(&state, name, status)).collect();
         views.extend(answer::refused_peers(&state));
+        let bfd = Arc::clone(&self.bfd.borrow());
+        for view in &mut views {
+            view.bfd = bfd.get(&PeerName::from(view.name.as_str())).cloned();
+        }
         views.sort_by(|one, other| one.name.cmp(&other.name));
         views
     }

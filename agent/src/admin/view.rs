@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bfd::protocol::BfdView,
     drain::DrainState,
     plan::{Delivery, FoundBy},
 };
@@ -76,6 +77,9 @@ pub struct PeerView {
     /// What the kernel dropped for its TCP-AO since the session was last Established.
     #[serde(rename = "tcpAOFailures", default, skip_serializing_if = "Option::is_none")]
     pub tcp_ao_failures: Option<TcpAoFailuresView>,
+    /// The BFD session with it, where `spec.bfd` asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdView>,
 }
 
 impl PeerView {

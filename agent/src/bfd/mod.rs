@@ -4,5 +4,6 @@
 //! `server` is that process: it owns the driver of `plainroute-speaker` and serves one Unix socket. `client` is the
 //! agent's side: it starts the process where it is to, tells it which sessions there shall be, and tells the speaker
 //! and `plainroute peers` what became of them. `protocol` is what the two say, one line of JSON each.
+pub mod client;
 pub mod protocol;
 pub mod server;

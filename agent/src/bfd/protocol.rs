@@ -202,6 +202,23 @@ pub struct BfdView {
 }
 
 impl BfdView {
+    /// In a few words: the states of both ends, or what is wrong.
+    pub fn words(&self) -> String {
+        let Some(state) = &self.state else {
+            return self.problem.clone().unwrap_or_else(|| "is being set up".to_owned());
+        };
+        let remote = self.remote_state.as_deref().unwrap_or("silent");
+        match (self.path, &self.problem) {
+            (BfdPath::Up, _) => state.clone(),
+            (_, Some(problem)) => format!("{state} ({problem})"),
+            (BfdPath::Down, None) => {
+                format!("{state} ({}; the peer is {remote})", self.diagnostic.as_deref().unwrap_or_default())
+            }
+            (BfdPath::Unknown, None) => format!("{state} (never up; the peer is {remote})"),
+            (BfdPath::AdminDown, None) => format!("{state} (held down on purpose; the peer is {remote})"),
+        }
+    }
+
     /// Without a session, for this reason.
     pub fn without(problem: impl Into<String>) -> BfdView {
         BfdView { problem: Some(problem.into()), ..BfdView::default() }

@@ -13,6 +13,7 @@ use crate::{
         AuthenticationView, DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView,
         PodView, RouteView,
     },
+    bfd::protocol::BfdView,
     drain::DrainState,
     plan::{Delivery, Plan, PoolPlan},
 };
@@ -179,6 +180,7 @@ impl Rows for PeerView {
                     "MD5 FAILURES",
                     "TCP-AO FAILURES",
                     "NEGOTIATED",
+                    "BFD",
                 ],
             );
         }
@@ -217,6 +219,7 @@ impl Rows for PeerView {
                     or_dash(self.md5_failures.map(|md5| md5.not_found + md5.unexpected + md5.failure)),
                     or_dash(self.tcp_ao_failures.map(|ao| ao.required + ao.bad + ao.key_not_found)),
                     or_dash(self.negotiated.as_ref().map(NegotiatedView::words)),
+                    or_dash(self.bfd.as_ref().map(BfdView::words)),
                 ],
             );
         }

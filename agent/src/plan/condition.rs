@@ -59,11 +59,6 @@ pub(super) fn collect(
             let reason = if peer.remote.is_none() { "NotFound" } else { "NotSupported" };
             say(format!("BGPPeer/{}", peer.bgp_peer), reason, refused.clone());
         }
-        if peer.spec.bfd.is_some_and(|bfd| bfd.enabled) {
-            let message =
-                "spec.bfd: this version runs no BFD; the hold timer alone notices a silent peer".to_owned();
-            say(format!("BGPPeer/{}", peer.bgp_peer), "NotSupported", message);
-        }
     }
     for peer in &peers.elsewhere {
         let message = "nodeSelector does not select this node".to_owned();

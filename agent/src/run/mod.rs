@@ -2,7 +2,7 @@
 //!
 //! Owner of: the [`Index`], the [`Gate`] and everything that is derived from them. Inputs: changes from the sources,
 //! what the kernel holds, what the peers taught, receipts of withdrawals, passwords, timers, signals. Outputs: the
-//! desired kernel, the desired peers and routes, the secrets that are wanted, and what `admin` shows. Ending it
+//! desired kernel, the desired peers and routes, the secrets and BFD sessions that are wanted, and what `admin` shows. Ending it
 //! (SIGTERM, SIGINT) is a restart, not a drain: sessions close without NOTIFICATION and the kernel's routes stay.
 mod journal;
 mod peers;
@@ -31,6 +31,7 @@ pub use start::{LogFormat, main, node_name};
 
 use crate::{
     admin::{Command, Published},
+    bfd::client::Sessions,
     discovery::{Discovery, Seen},
     drain::Drain,
     fib::{self, Desired, Installed},
@@ -71,6 +72,8 @@ struct Outputs {
     secrets: watch::Sender<BTreeSet<SecretName>>,
     /// The interfaces on which routers are to be found.
     interfaces: watch::Sender<BTreeSet<String>>,
+    /// The BFD sessions that peers need; none before the first plan.
+    bfd: watch::Sender<Option<Arc<Sessions>>>,
 }
 
 /// What the main task owns.
@@ -352,6 +355,21 @@ impl Agent {
                 Some((name, config))
             })
             .collect();
+        let sessions: Sessions = self
+            .plan
+            .peers
+            .iter()
+            .filter_map(|peer| {
+                let name = PeerName::from(peer.name.as_str());
+                let session = peering::bfd_session(peer, wanted.get(&name)?)?;
+                Some((name, session))
+            })
+            .collect();
+        self.outputs.bfd.send_if_modified(|wanted| {
+            let modified = wanted.as_deref() != Some(&sessions);
+            *wanted = Some(Arc::new(sessions));
+            modified
+        });
         self.restart_time = wanted
             .values()
             .filter_map(|peer| peer.graceful_restart)

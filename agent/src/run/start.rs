@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::{Agent, Inputs, Outputs};
 use crate::{
     admin::{self, Access, Published},
+    bfd::client::Client,
     fib::{self, Desired, FibConfig, Installed},
     incarnation,
     index::Awaited,
@@ -127,7 +128,10 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
         watch::channel(Arc::new(Published::new(node.clone(), routing.table.number())));
     let listen = config.metrics.listen;
     let (commands_out, commands) = mpsc::channel(1);
-    let access = Access { published: published_in, speaker: speaker.clone(), commands: commands_out };
+    let (bfd, bfd_wanted) = watch::channel(None);
+    let (views, bfd_views) = watch::channel(Arc::default());
+    let access =
+        Access { published: published_in, speaker: speaker.clone(), commands: commands_out, bfd: bfd_views };
     let serving = admin::serve(&config.admin_socket, listen, access, cancel.clone()).await?;
     let serving = tokio::spawn(serving);
 
@@ -149,7 +153,10 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
     tokio::spawn(cancel.clone().run_until_cancelled_owned(finding));
 
     let inputs = Inputs { feeds: feeds_in, installed, passwords, commands, heard };
-    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces };
+    let client = Client { settings: config.bfd.clone(), wanted: bfd_wanted, speaker: speaker.clone(), views };
+    // It ends with the main task, whose end of the channel it watches.
+    tokio::spawn(client.run());
+    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces, bfd };
     let mut agent = Agent::new(node, config, awaited, outputs);
     let result = agent.serve(inputs, &mut kernel).await;
     info!("stopping: sessions close without NOTIFICATION, routes stay");

@@ -8,6 +8,7 @@ use plainroute_agent::{
         Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, Step,
         TcpAoFailuresView,
     },
+    bfd::protocol::{BfdPath, BfdView},
     drain::DrainState,
     plan::{Delivery, FoundBy, InterfaceSource},
 };
@@ -85,6 +86,32 @@ pub(crate) fn established() -> PeerView {
             retiring_keys: texts(&["1/2"]),
         },
         tcp_ao_failures: Some(TcpAoFailuresView { required: 4, bad: 5, key_not_found: 6 }),
+        bfd: Some(bfd()),
+    }
+}
+
+/// A BFD session that is up and has had a hard time.
+fn bfd() -> BfdView {
+    BfdView {
+        path: BfdPath::Up,
+        state: Some("Up".to_owned()),
+        since: Some(time("2026-11-22T12:00:00Z")),
+        diagnostic: Some("no diagnostic".to_owned()),
+        remote_state: Some("Up".to_owned()),
+        remote_diagnostic: Some("no diagnostic".to_owned()),
+        problem: Some("packets cannot be sent: Operation not permitted (os error 1)".to_owned()),
+        control_plane_independent: true,
+        multi_hop: false,
+        transmit_interval_microseconds: 100_000,
+        detection_time_microseconds: Some(300_000),
+        local_discriminator: 7,
+        remote_discriminator: Some(9),
+        up_count: 2,
+        down_count: 1,
+        received: 100,
+        sent: 101,
+        send_errors: 1,
+        discarded: BTreeMap::from([("hop_limit".to_owned(), 3)]),
     }
 }
 
@@ -103,6 +130,14 @@ pub(crate) fn peers() -> Vec<PeerView> {
         negotiated: None,
         families: BTreeMap::from([("ipv6-unicast".to_owned(), family(0, Some("the session is down")))]),
         last_error: Some("connection refused".to_owned()),
+        bfd: Some(BfdView {
+            path: BfdPath::Down,
+            state: Some("Down".to_owned()),
+            diagnostic: Some("control detection time expired".to_owned()),
+            remote_state: None,
+            problem: None,
+            ..bfd()
+        }),
         ..established()
     };
     let blocked = PeerView {

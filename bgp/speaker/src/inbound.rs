@@ -58,6 +58,11 @@ impl Inbound {
         self.end_of_rib.contains(family)
     }
 
+    /// Whether routes of a session that was lost are kept.
+    pub(crate) fn is_retaining(&self) -> bool {
+        self.retention.poll_timeout().is_some()
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.retention.poll_timeout()
     }

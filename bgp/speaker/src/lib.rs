@@ -25,6 +25,7 @@ mod next_hop;
 mod origin;
 mod originated;
 mod outbound;
+mod path;
 mod peer;
 mod quota;
 mod receipt;
@@ -40,6 +41,7 @@ pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, 
 pub use learned::{Learned, LearnedPath};
 pub use md5::{Md5Failures, TcpAoFailures};
 pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute, RouteChange};
+pub use path::{PathState, Paths};
 pub use receipt::Receipt;
 pub use speaker::{Speaker, StopMode};
 pub use status::{Counters, FamilyStatus, PeerStatus, Peers};

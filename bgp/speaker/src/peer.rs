@@ -9,6 +9,7 @@
 //! it. A task that is dropped closes its sockets without NOTIFICATION, as a crash would.
 mod drive;
 mod keys;
+mod path;
 
 use std::{
     future::{Future, pending, poll_fn},
@@ -32,7 +33,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    AdvertisedRoute, Effect, Field, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
+    AdvertisedRoute, Effect, Field, Paths, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
     connection::{Connection, Ready},
     inbound::Inbound,
     listener::Accepted,
@@ -71,6 +72,7 @@ pub(crate) struct Inputs {
     pub(crate) config: watch::Receiver<PeerConfig>,
     pub(crate) changes: mpsc::Receiver<Changes>,
     pub(crate) synced: watch::Receiver<bool>,
+    pub(crate) paths: watch::Receiver<Arc<Paths>>,
     pub(crate) commands: mpsc::Receiver<PeerCommand>,
     pub(crate) connections: mpsc::Receiver<Accepted>,
 }
@@ -87,6 +89,7 @@ enum Wake {
     Config,
     Changes(Changes),
     Synced,
+    Paths,
     Command(PeerCommand),
     Accepted(Accepted),
     Connected(ConnectionId, io::Result<(TcpStream, Vec<TcpAoKey>)>),
@@ -125,6 +128,10 @@ pub(crate) struct Peer {
     look_at_keys: Option<Instant>,
     /// The place of the TCP-AO key with which the next connection begins.
     begin_with: usize,
+    /// Until when a session waits for a path that failed.
+    path_awaited: Option<Instant>,
+    /// The session was lost as by a restart of the peer, and its routes are kept.
+    peer_restarts: bool,
     inputs: Inputs,
     outputs: Outputs,
 }
@@ -147,6 +154,8 @@ impl Peer {
             resume_at: None,
             look_at_keys: None,
             begin_with: 0,
+            path_awaited: None,
+            peer_restarts: false,
             name,
             speaker,
             config,
@@ -157,6 +166,7 @@ impl Peer {
 
     /// Runs until it is told to leave and every connection is closed.
     pub(crate) async fn run(mut self) {
+        self.take_path();
         self.start();
         self.take_synced();
         loop {
@@ -177,6 +187,9 @@ impl Peer {
     }
 
     fn start(&mut self) {
+        if self.path_awaited.is_some() {
+            return;
+        }
         match self.config.refusal(&self.speaker.tcp_ao) {
             Some(reason) => warn!(peer = %self.name, %reason, "kept down"),
             None => self.session.handle_start(now()),
@@ -192,16 +205,18 @@ impl Peer {
             self.inbound.poll_timeout(),
             self.leaving,
             self.resume_at,
+            self.path_awaited,
             signatures,
             self.keys_timeout(),
         ];
         let timeout = timeout.into_iter().flatten().min();
-        let Inputs { config, changes, synced, commands, connections } = &mut self.inputs;
+        let Inputs { config, changes, synced, paths, commands, connections } = &mut self.inputs;
         tokio::select! {
             changed = config.changed() => changed.map_or(Wake::Abandoned, |()| Wake::Config),
             piece = changes.recv() => piece.map_or(Wake::Abandoned, Wake::Changes),
             // No handle is left to say it; the registry goes too and says so itself.
             Ok(()) = synced.changed() => Wake::Synced,
+            Ok(()) = paths.changed() => Wake::Paths,
             command = commands.recv() => command.map_or(Wake::Abandoned, Wake::Command),
             Some(accepted) = connections.recv() => Wake::Accepted(accepted),
             (id, result) = connected(&mut self.attempt) => Wake::Connected(id, result),
@@ -221,6 +236,7 @@ impl Peer {
                 self.take_changes();
             }
             Wake::Synced => self.take_synced(),
+            Wake::Paths => self.take_path(),
             Wake::Command(PeerCommand::Advertised(answer)) => {
                 // The asker may be gone; that is its own affair.
                 let _ = answer.send(self.outbound.advertised());
@@ -251,6 +267,9 @@ impl Peer {
         self.session.handle_timeout(now);
         if self.inbound.handle_timeout(now) {
             warn!(peer = %self.name, "the peer did not send its routes again in time; dropped those kept for it");
+        }
+        if self.path_awaited.is_some_and(|at| at <= now) {
+            self.stop_waiting_for_path();
         }
         if self.resume_at.take_if(|at| *at <= now).is_some() {
             self.start();
@@ -513,6 +532,7 @@ mod tests {
             config: config_in,
             changes: changes_in,
             synced: synced_in,
+            paths: watch::channel(Arc::default()).1,
             commands: mpsc::channel(1).1,
             connections: mpsc::channel(1).1,
         };

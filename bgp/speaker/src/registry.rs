@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    AdvertisedRoute, ApplyError, Effect, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers,
+    AdvertisedRoute, ApplyError, Effect, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
     Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StopMode, change, learned,
     learned::Teaching,
     listener::{Accepted, Caller, Callers, Listener},
@@ -99,6 +99,7 @@ impl Listening {
 pub(crate) struct Registry {
     speaker: SpeakerConfig,
     synced: watch::Receiver<bool>,
+    paths: watch::Receiver<Arc<Paths>>,
     outputs: PublicOutputs,
     peers: BTreeMap<PeerName, Running>,
     listeners: BTreeMap<u16, Listening>,
@@ -113,11 +114,13 @@ impl Registry {
     pub(crate) fn new(
         speaker: SpeakerConfig,
         synced: watch::Receiver<bool>,
+        paths: watch::Receiver<Arc<Paths>>,
         outputs: PublicOutputs,
     ) -> Registry {
         Registry {
             speaker,
             synced,
+            paths,
             outputs,
             peers: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -265,6 +268,7 @@ impl Registry {
             config: config.subscribe(),
             changes: changes_in,
             synced: self.synced.clone(),
+            paths: self.paths.clone(),
             commands: commands_in,
             connections: connections_in,
         };

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    AdvertisedRoute, ApplyError, Learned, Originated, PeerChange, PeerConfig, PeerName, Peers, Receipt,
-    ReceivedRoute, RouteChange, SpeakerConfig,
+    AdvertisedRoute, ApplyError, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
+    Receipt, ReceivedRoute, RouteChange, SpeakerConfig,
     registry::{Command, PublicOutputs, Registry},
 };
 
@@ -28,6 +28,7 @@ pub enum StopMode {
 pub struct Speaker {
     commands: mpsc::Sender<Command>,
     synced: watch::Sender<bool>,
+    paths: watch::Sender<Arc<Paths>>,
     peers: watch::Receiver<Arc<Peers>>,
     learned: watch::Receiver<Arc<Learned>>,
 }
@@ -40,16 +41,18 @@ impl Speaker {
     pub fn start(config: SpeakerConfig) -> Speaker {
         let (commands, inbox) = mpsc::channel(16);
         let synced = watch::Sender::new(false);
+        let paths = watch::Sender::new(Arc::default());
         let peers = watch::Sender::new(Arc::default());
         let learned = watch::Sender::new(Arc::default());
         let speaker = Speaker {
             commands,
             synced: synced.clone(),
+            paths: paths.clone(),
             peers: peers.subscribe(),
             learned: learned.subscribe(),
         };
         let outputs = PublicOutputs { peers, learned };
-        tokio::spawn(Registry::new(config, synced.subscribe(), outputs).run(inbox));
+        tokio::spawn(Registry::new(config, synced.subscribe(), paths.subscribe(), outputs).run(inbox));
         speaker
     }
 
@@ -93,6 +96,19 @@ impl Speaker {
     /// releases End-of-RIB, which lets restart-aware peers drop what we did not send again (RFC 4724).
     pub fn initial_sync_done(&self) {
         self.synced.send_replace(true);
+    }
+
+    /// Says what is known of the paths to peers beside BGP, by BFD for one: the whole set, of peers that are configured or
+    /// will be. A path that turns [`PathState::Down`](crate::PathState::Down) ends the session at once and drops what its
+    /// peer taught; see there for the others. It reaches the peers' tasks directly, whatever else the speaker does.
+    pub fn set_paths(&self, paths: Paths) {
+        self.paths.send_if_modified(|current| {
+            let modified = **current != paths;
+            if modified {
+                *current = Arc::new(paths);
+            }
+            modified
+        });
     }
 
     /// The status of every peer, as it changes.

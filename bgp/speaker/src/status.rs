@@ -12,7 +12,7 @@ use plainroute_bgp::{
 };
 
 use crate::{
-    Authentication, Md5Failures, PeerConfig, PeerName, SpeakerConfig, TcpAoFailures, TcpAoState,
+    Authentication, Md5Failures, PathState, PeerConfig, PeerName, SpeakerConfig, TcpAoFailures, TcpAoState,
     inbound::Inbound, learned::Teaching, md5::Md5Watch, outbound::Outbound,
 };
 
@@ -42,6 +42,8 @@ pub struct PeerStatus {
     pub blocked: Option<String>,
     /// How segments are signed.
     pub authentication: Authentication,
+    /// What is known of the path beside BGP; see [`crate::Speaker::set_paths`].
+    pub path: PathState,
     /// What was agreed with the peer; only while Established.
     pub negotiated: Option<Arc<Negotiated>>,
     /// Our end of the connection; only while Established.
@@ -146,6 +148,7 @@ pub(crate) struct Record {
     pub(crate) md5: Md5Watch,
     /// The TCP-AO keys that the session uses, as of the last look.
     pub(crate) tcp_ao: Option<TcpAoState>,
+    pub(crate) path: PathState,
 }
 
 #[derive(Debug)]
@@ -170,6 +173,7 @@ impl Record {
             updates_sent: 0,
             md5: Md5Watch::new(now),
             tcp_ao: None,
+            path: PathState::Unknown,
         }
     }
 
@@ -264,6 +268,7 @@ impl Record {
             last_error: self.last_error.clone(),
             blocked: config.refusal(&speaker.tcp_ao),
             authentication: self.authentication(config),
+            path: self.path.clone(),
             negotiated: negotiated.cloned(),
             local_address: self.ends().map(|(local, _)| local),
             remote_address: self.ends().map(|(_, remote)| remote),

@@ -33,6 +33,8 @@ pub struct AgentConfigSpec {
     pub metrics: Metrics,
     /// The numbers in the kernel that mark what is ours. No two agents of one node may share them.
     pub routing: Routing,
+    /// The BFD process, where a BGPPeer asks for BFD.
+    pub bfd: BfdProcess,
     /// The directory of what must survive a restart, an absolute path.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
@@ -68,6 +70,18 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
+/// The process that runs BFD, so that a restart of the agent is no failure of any path: `plainroute bfd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BfdProcess {
+    /// The Unix socket on which it answers, an absolute path.
+    #[schemars(with = "String")]
+    pub socket: PathBuf,
+    /// Whether the agent starts it if nobody answers there, once a BGPPeer asks for BFD. It then outlives the agent, unless
+    /// whoever runs the agent ends all of its processes; there, run it beside the agent and turn this off.
+    pub spawn: bool,
+}
+
 /// The kernel's numbers that are ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -91,8 +105,15 @@ impl Default for AgentConfigSpec {
             admin_socket: "/run/plainroute/agent.sock".into(),
             metrics: Metrics::default(),
             routing: Routing::default(),
+            bfd: BfdProcess::default(),
             state_dir: "/var/lib/plainroute".into(),
         }
+    }
+}
+
+impl Default for BfdProcess {
+    fn default() -> Self {
+        BfdProcess { socket: "/run/plainroute/bfd.sock".into(), spawn: true }
     }
 }
 
@@ -125,7 +146,12 @@ impl Spec for AgentConfigSpec {
         if self.node_name.as_deref() == Some("") {
             broken.add("nodeName", "is empty; leave it out for $NODE_NAME or the hostname");
         }
-        for (field, path) in [("adminSocket", &self.admin_socket), ("stateDir", &self.state_dir)] {
+        let paths = [
+            ("adminSocket", &self.admin_socket),
+            ("bfd.socket", &self.bfd.socket),
+            ("stateDir", &self.state_dir),
+        ];
+        for (field, path) in paths {
             if !path.is_absolute() {
                 broken.add(field, format!("`{}` is not an absolute path", path.display()));
             }

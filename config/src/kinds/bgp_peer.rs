@@ -92,7 +92,9 @@ pub struct BgpPeerSpec {
     /// on, a NOTIFICATION does not end that either (N bit, RFC 8538).
     #[serde(default)]
     pub graceful_restart: GracefulRestart,
-    /// Bidirectional forwarding detection (RFC 5880). Absent: off. Nothing acts on it in this version.
+    /// Bidirectional forwarding detection (RFC 5880): a path that fails ends the session within the detection time. Absent:
+    /// off. With `ebgpMultihop` or `ttlSecurity.hops` above 1 it runs over several hops (RFC 5883), and so it does with an
+    /// internal peer that no subnet of the node's has. A change resets nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<Bfd>,
     /// The address families to exchange. Default: both.

@@ -14,7 +14,9 @@ mod policy;
 mod resource;
 mod tcp_ao;
 
-pub use agent_config::{AgentConfig, AgentConfigSpec, KubernetesSource, Metrics, Routing, Source};
+pub use agent_config::{
+    AgentConfig, AgentConfigSpec, BfdProcess, KubernetesSource, Metrics, Routing, Source,
+};
 pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
 };

@@ -4,9 +4,12 @@
 //! The router's own view is the judge of what it was told. The process is told what to do over its socket, as the agent
 //! does.
 
+mod failover;
 mod hostile;
 mod life;
+mod node;
 mod process;
+mod restart;
 mod sessions;
 
 use std::net::IpAddr;

@@ -354,12 +354,13 @@ fn flushes(reason: CeaseReason) -> bool {
         CeaseReason::MaxPrefixes
         | CeaseReason::AdministrativeShutdown
         | CeaseReason::PeerDeconfigured
-        | CeaseReason::HardReset => true,
+        | CeaseReason::HardReset
+        // RFC 9384 section 3: no packet takes the path, so nothing is worth keeping.
+        | CeaseReason::BfdDown => true,
         CeaseReason::AdministrativeReset
         | CeaseReason::ConnectionRejected
         | CeaseReason::OtherConfigurationChange
         | CeaseReason::ConnectionCollision
-        | CeaseReason::OutOfResources
-        | CeaseReason::BfdDown => false,
+        | CeaseReason::OutOfResources => false,
     }
 }

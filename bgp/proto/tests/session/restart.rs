@@ -92,6 +92,7 @@ fn with_the_n_bit_only_a_hard_reset_flushes() {
     assert_eq!(stop_with(CeaseReason::HardReset), (CeaseReason::HardReset, false));
     assert_eq!(stop_with(CeaseReason::AdministrativeShutdown), (CeaseReason::HardReset, false));
     assert_eq!(stop_with(CeaseReason::PeerDeconfigured), (CeaseReason::HardReset, false));
+    assert_eq!(stop_with(CeaseReason::BfdDown), (CeaseReason::HardReset, false));
     let other = CeaseReason::OtherConfigurationChange;
     assert_eq!(stop_with(other), (other, true));
     let hard = StopReason::HardReset(other, String::new());

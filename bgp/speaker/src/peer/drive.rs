@@ -147,6 +147,7 @@ impl Peer {
         self.record.set_established(now(), ends, negotiated);
         self.look_at_keys = Some(now());
         self.inbound.session_up(now(), &self.config, negotiated);
+        self.peer_restarts = false;
         // Without its ends the connection is lost already, and the event that says so is next.
         let Some((local, remote)) = ends else { return };
         let addresses = interface_addresses().unwrap_or_else(|error| {
@@ -170,6 +171,7 @@ impl Peer {
     fn down(&mut self, reason: &DownReason) {
         if let Some(negotiated) = self.record.clear_established() {
             self.inbound.session_down(now(), reason, &negotiated);
+            self.note_restart(reason);
         }
         self.outbound.session_down();
         match reason {

@@ -1,5 +1,6 @@
 //! Speakers against each other, each test in a network namespace of its own.
 mod network;
+mod paths;
 mod peers;
 mod restart;
 mod routes;

@@ -12,7 +12,7 @@ use crate::rows;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Run {
     /// The rows by letter, such as `a,c`. CPU (g) comes with a and c.
-    #[arg(long, value_delimiter = ',', default_values_t = ['a', 'c'])]
+    #[arg(long, value_delimiter = ',', default_values_t = ['a', 'b', 'c', 'd', 'e', 'f'])]
     rows: Vec<char>,
     /// all, debian (this machine's), none, or names such as `bird3,gobgp`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
@@ -31,6 +31,10 @@ pub(crate) struct Run {
     write: Option<PathBuf>,
 }
 
+#[cfg(not(feature = "kubernetes"))]
+const NO_KUBERNETES: &str =
+    "(b) and (e) with Kubernetes: not measured, for no API server was built on this machine";
+
 /// A run under way.
 pub(crate) struct Bench {
     options: Run,
@@ -45,7 +49,18 @@ impl Run {
         for letter in bench.options.rows.clone() {
             match letter {
                 'a' => rows::announce::run(&mut bench)?,
+                'b' => {
+                    rows::change::run(&mut bench)?;
+                    rows::pod_event::run(&mut bench)?;
+                    #[cfg(feature = "kubernetes")]
+                    rows::kubernetes::run(&mut bench)?;
+                    #[cfg(not(feature = "kubernetes"))]
+                    bench.report.note(NO_KUBERNETES.to_owned());
+                }
                 'c' => rows::take_in::run(&mut bench)?,
+                'd' => rows::install::run(&mut bench)?,
+                'e' => rows::idle::run(&mut bench)?,
+                'f' => rows::silence::run(&mut bench)?,
                 'g' => {}
                 other => anyhow::bail!("there is no row {other}"),
             }

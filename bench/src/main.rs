@@ -2,9 +2,13 @@
 //!
 //! `run` is the tool: it makes the namespaces, starts the contestants in them, talks BGP to them and counts. `speak` and
 //! `floor` are contestants that it starts. docs/benchmarks.md says what each row means.
+mod agent;
 mod bench;
+mod bfd;
 mod clock;
 mod floor;
+mod grpc;
+mod kernel;
 mod page;
 mod process;
 mod report;

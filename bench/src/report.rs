@@ -12,7 +12,6 @@ pub(crate) const FLOOR: &str = "floor";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Milliseconds,
-    #[allow(dead_code, reason = "for row (b)")]
     Microseconds,
     Seconds,
     Octets,
@@ -49,7 +48,6 @@ pub(crate) enum Goal {
     /// At most this.
     AtMost(f64),
     /// At most so many times the floor of the same run.
-    #[allow(dead_code, reason = "for row (b)")]
     TimesFloor(f64),
 }
 

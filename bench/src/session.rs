@@ -40,7 +40,7 @@ impl Session {
             let attempt = site
                 .tool
                 .within(|| dial(family, host))
-                .and_then(|stream| Session::establish(stream, host, family, Turn::Last));
+                .and_then(|stream| Session::establish(stream, host, family, Turn::Last, &mut |_, _| {}));
             match attempt {
                 Ok(session) => return Ok(session),
                 Err(error) if Instant::now() > deadline => {
@@ -52,8 +52,14 @@ impl Session {
         }
     }
 
-    /// The OPEN exchange on a connection, whoever made it.
-    pub(crate) fn establish(mut stream: TcpStream, host: u8, family: Family, turn: Turn) -> Result<Session> {
+    /// The OPEN exchange on a connection, whoever made it; `seen` hears what comes along with it.
+    pub(crate) fn establish(
+        mut stream: TcpStream,
+        host: u8,
+        family: Family,
+        turn: Turn,
+        seen: crate::scan::Seen<'_>,
+    ) -> Result<Session> {
         let patience = Duration::from_secs(5);
         stream.set_nodelay(true)?;
         stream.write_all(&wire::open(site::asn(host), site::router_id(host), family))?;
@@ -62,7 +68,7 @@ impl Session {
         if turn == Turn::First {
             session.stream.write_all(&wire::keepalive())?;
         }
-        session.receive_until("KEEPALIVE", patience, |counts| counts.keepalives > 0)?;
+        session.listen_until("KEEPALIVE", patience, seen, |counts| counts.keepalives > 0)?;
         session.established = Moment::now();
         if turn == Turn::Last {
             session.stream.write_all(&wire::keepalive())?;

@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 use plainroute_bgp::policy::Action;
 use plainroute_bgp::{AfiSafi, Asn, Families, HoldTime, Prefix, RouterId};
 use plainroute_speaker::{
-    FamilyStatus, ImportRule, OriginAttributes, Originated, PeerConfig, PeerName, Speaker, SpeakerConfig,
+    FamilyStatus, ImportRule, OriginAttributes, Originated, PeerConfig, PeerName, RouteChange, Speaker,
+    SpeakerConfig,
 };
 use tokio::sync::mpsc;
 
@@ -66,6 +67,9 @@ impl Import {
         })
     }
 }
+
+/// Whose routes they are.
+const OWNER: &str = "bench";
 
 struct Contestant {
     speaker: Speaker,
@@ -121,20 +125,30 @@ impl Contestant {
     async fn obey(&self, line: &str) -> Result<Moment> {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
-            // What is announced throughout.
-            ["originate", count] => Ok(self.originate("all", 0..count.parse()?).await),
-            // What changes: routes beside those.
-            ["change", from, to] => Ok(self.originate("change", from.parse()?..to.parse()?).await),
+            ["originate", count] => Ok(self.originate(0..count.parse()?).await),
+            ["add", from, to] => Ok(self.update(from.parse()?..to.parse()?, true).await),
+            ["remove", from, to] => Ok(self.update(from.parse()?..to.parse()?, false).await),
             ["held", count] => self.reached(count.parse()?, |status| status.accepted as u64).await,
             ["rejected", count] => self.reached(count.parse()?, |status| status.rejected).await,
             _ => bail!("what is `{line}`?"),
         }
     }
 
-    async fn originate(&self, owner: &str, numbers: Range<u32>) -> Moment {
+    async fn originate(&self, numbers: Range<u32>) -> Moment {
         let routes = numbers.map(|number| self.route(number)).collect();
         let begin = Moment::now();
-        self.speaker.originate(owner, routes).await;
+        self.speaker.originate(OWNER, routes).await;
+        begin
+    }
+
+    async fn update(&self, numbers: Range<u32>, there: bool) -> Moment {
+        let change = |number| {
+            let Originated { peer, prefix, attributes } = self.route(number);
+            RouteChange { peer, prefix, attributes: there.then_some(attributes) }
+        };
+        let changes = numbers.map(change).collect();
+        let begin = Moment::now();
+        self.speaker.update(OWNER, changes).await;
         begin
     }
 

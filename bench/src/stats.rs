@@ -12,7 +12,6 @@ pub(crate) fn median(samples: &[f64]) -> Option<f64> {
 }
 
 /// The smallest sample that at least `percent` of all do not exceed (nearest rank). None of none.
-#[allow(dead_code, reason = "for row (b)")]
 pub(crate) fn percentile(samples: &[f64], percent: f64) -> Option<f64> {
     let sorted = sorted(samples);
     let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;

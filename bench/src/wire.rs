@@ -197,6 +197,21 @@ pub(crate) fn announce(
     }
 }
 
+/// UPDATEs that withdraw IPv4 prefixes, as full as they go.
+pub(crate) fn withdraw(prefixes: Numbering, numbers: Range<u32>, out: &mut Vec<u8>) {
+    let numbers: Vec<u32> = numbers.collect();
+    for chunk in numbers.chunks((MAX_MESSAGE - HEADER - 4) / prefixes.octets()) {
+        let mut nlri = Vec::new();
+        chunk.iter().for_each(|number| prefixes.put(*number, &mut nlri));
+        let body = |out: &mut Vec<u8>| {
+            out.extend(u16::try_from(nlri.len()).expect("fits a message").to_be_bytes());
+            out.extend(&nlri);
+            out.extend([0, 0]);
+        };
+        message(2, body, out);
+    }
+}
+
 /// The UPDATE of the [`Marker`].
 pub(crate) fn announce_marker(author: &Author, family: Family, out: &mut Vec<u8>) {
     let nlri = match family {

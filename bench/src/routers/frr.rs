@@ -4,11 +4,15 @@ use anyhow::Result;
 use plainroute_tests::netns::{Daemon, Netns, wait_until};
 use plainroute_tests::routers::FRR_KEEPER;
 
-use super::{Directory, Product, Task, spawn};
+use super::{Directory, Product, Task, own_routes, spawn};
+use crate::bfd::{INTERVAL, MULTIPLIER};
 use crate::site::{self, HOST, address, asn, host};
 use crate::wire::{Family, HOLD_TIME, Marker};
 
 pub(super) fn config(family: Family, task: Task) -> String {
+    if task == Task::Start {
+        return start_config();
+    }
     let (ip, unicast) = match family {
         Family::V4 => ("ip", "ipv4"),
         Family::V6 => ("ipv6", "ipv6"),
@@ -38,11 +42,35 @@ pub(super) fn config(family: Family, task: Task) -> String {
     let feeder: &[&str] =
         if task == Task::Discard { &["MARKER in", "NOTHING out"] } else { &["NOTHING out"] };
     neighbor(host::FEEDER, feeder);
+    let feeder = address(family, host::FEEDER);
     neighbor(host::OBSERVER, &["NOTHING in", "MARKER out"]);
     for number in host::READERS {
         neighbor(number, &[]);
     }
+    if task == Task::Watch {
+        let interval = INTERVAL.as_millis();
+        text += &format!(" neighbor {feeder} bfd {MULTIPLIER} {interval} {interval}\n");
+    }
+    if task == Task::Change {
+        activations += "  redistribute kernel\n";
+    }
     format!("{text} address-family {unicast} unicast\n{activations} exit-address-family\nexit\n")
+}
+
+fn start_config() -> String {
+    let reader = address(Family::V4, *host::READERS.start());
+    let mut text = format!(
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+         coalesce-time 0\n timers bgp {} {HOLD_TIME}\n neighbor {reader} remote-as {}\n \
+         neighbor {reader} advertisement-interval 0\n neighbor {reader} timers connect 1\n \
+         address-family ipv4 unicast\n",
+        asn(HOST),
+        site::router_id(HOST),
+        HOLD_TIME / 3,
+        asn(*host::READERS.start()),
+    );
+    own_routes().for_each(|route| text += &format!("  network {route}/32\n"));
+    text + " exit-address-family\nexit\n"
 }
 
 pub(super) fn start(
@@ -50,6 +78,7 @@ pub(super) fn start(
     netns: &Netns,
     directory: &Directory,
     config: &str,
+    task: Task,
 ) -> Result<Vec<Daemon>> {
     directory.write("frr.conf", config)?;
     directory.give_to("frr")?;
@@ -78,6 +107,17 @@ pub(super) fn start(
     wait_until("zebra's socket", std::time::Duration::from_secs(20), || {
         if directory.path("zserv.api").exists() { Ok(()) } else { Err(zebra.log()) }
     })?;
-    let bgpd = start("bgpd", &["-p", "179", "--no_kernel"])?;
-    Ok(vec![zebra, bgpd])
+    let mut daemons = vec![zebra];
+    if task == Task::Watch {
+        daemons.push(start("bfdd", &["--bfdctl", &directory.file("bfdd.sock")])?);
+        wait_until("bfdd's socket", std::time::Duration::from_secs(20), || {
+            if directory.path("bfdd.vty").exists() { Ok(()) } else { Err("no bfdd.vty") }
+        })?;
+    }
+    let mut more = vec!["-p", "179"];
+    if task != Task::Install {
+        more.push("--no_kernel");
+    }
+    daemons.push(start("bgpd", &more)?);
+    Ok(daemons)
 }

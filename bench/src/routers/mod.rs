@@ -17,13 +17,21 @@ use plainroute_tests::netns::{Daemon, Netns};
 use tempfile::TempDir;
 
 use crate::usage::Usage;
-use crate::wire::Family;
+use crate::wire::{Family, Numbering};
 
 /// What a router is to do with the feeder's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Take in, and tell the readers that connect.
     Hold,
+    /// The same, and learn of changes: from the kernel, or by its API.
+    Change,
+    /// The same, into the kernel.
+    Install,
+    /// The same, and watch the feeder by BFD.
+    Watch,
+    /// Connect to the first reader, and tell it 250 routes of the configuration.
+    Start,
     /// Refuse all but the marker.
     Discard,
 }
@@ -139,11 +147,11 @@ impl Product {
         let config = self.config(family, task);
         let daemons = match self.kind {
             Kind::Bird => bird::start(self, netns, &directory, &config),
-            Kind::Frr => frr::start(self, netns, &directory, &config),
+            Kind::Frr => frr::start(self, netns, &directory, &config, task),
             Kind::Gobgp => gobgp::start(self, netns, &directory, &config),
             Kind::Openbgpd => openbgpd::start(self, netns, &directory, &config),
         }?;
-        Ok(Router { daemons, _directory: directory })
+        Ok(Router { daemons, directory })
     }
 }
 
@@ -196,7 +204,7 @@ impl Directory {
 /// A running router; it ends with its value.
 pub(crate) struct Router {
     daemons: Vec<Daemon>,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Router {
@@ -213,10 +221,20 @@ impl Router {
         Ok(sum)
     }
 
+    /// A file of its directory, as we see it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path(name)
+    }
+
     /// What it has logged last, for an error.
     pub(crate) fn log(&self) -> String {
         self.daemons.iter().map(|daemon| plainroute_tests::netns::tail(&daemon.log(), 5)).collect()
     }
+}
+
+/// The routes of [`Task::Start`].
+fn own_routes() -> impl Iterator<Item = std::net::Ipv4Addr> {
+    (0..250).map(|number| Numbering::Hosts4.v4(number))
 }
 
 fn spawn(netns: &Netns, directory: &Directory, argv: &[String], log: &str) -> Result<Daemon> {

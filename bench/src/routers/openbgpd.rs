@@ -4,7 +4,7 @@ use std::fs;
 use anyhow::Result;
 use plainroute_tests::netns::{Daemon, Netns};
 
-use super::{Directory, Product, Task, spawn};
+use super::{Directory, Product, Task, own_routes, spawn};
 use crate::site::{self, HOST, address, asn, host};
 use crate::wire::{Family, HOLD_TIME, Marker};
 
@@ -13,12 +13,19 @@ pub(super) fn config(family: Family, task: Task) -> String {
         Family::V4 => "announce IPv4 unicast",
         Family::V6 => "announce IPv4 none\n  announce IPv6 unicast",
     };
+    let update = if task == Task::Install { "yes" } else { "no" };
     let mut text = format!(
-        "AS {}\nrouter-id {}\nholdtime {HOLD_TIME}\nfib-update no\nlisten on {}\n",
+        "AS {}\nrouter-id {}\nholdtime {HOLD_TIME}\nfib-update {update}\nlisten on {}\n",
         asn(HOST),
         site::router_id(HOST),
         address(family, HOST),
     );
+    if task == Task::Start {
+        let reader = *host::READERS.start();
+        text += &format!("neighbor {} {{\n  remote-as {}\n}}\n", address(family, reader), asn(reader));
+        own_routes().for_each(|route| text += &format!("network {route}/32\n"));
+        return text + "allow to any\n";
+    }
     let mut neighbor = |number: u8| {
         text += &format!(
             "neighbor {} {{\n  remote-as {}\n  passive\n  {announce}\n}}\n",

@@ -1,5 +1,12 @@
 //! The rows of the table, by letter.
 pub(crate) mod announce;
+pub(crate) mod change;
+pub(crate) mod idle;
+pub(crate) mod install;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
+pub(crate) mod pod_event;
+pub(crate) mod silence;
 pub(crate) mod take_in;
 
 use std::time::Duration;

@@ -72,7 +72,9 @@ fn updates() -> Vec<u8> {
 fn record(bench: &mut Bench, task: Task, name: &str, round: Result<Round>) {
     let (title, goal, cpu) = match task {
         Task::Discard => ("take in 1M prefixes and refuse them", 150.0, Goal::None),
-        Task::Hold => ("take in 1M prefixes in 20k attribute sets", 400.0, Goal::AtMost(0.4)),
+        Task::Hold | Task::Change | Task::Install | Task::Watch | Task::Start => {
+            ("take in 1M prefixes in 20k attribute sets", 400.0, Goal::AtMost(0.4))
+        }
     };
     let round = match round {
         Ok(round) => round,
@@ -82,7 +84,9 @@ fn record(bench: &mut Bench, task: Task, name: &str, round: Result<Round>) {
     report.row('c', title, Unit::Milliseconds, Goal::AtMost(goal)).sample(name, round.milliseconds);
     let (memory, goal, figure) = match task {
         Task::Discard => ("memory that grows", Goal::AtMost(4e6), round.memory),
-        Task::Hold => ("peak memory", Goal::AtMost(80e6), round.peak),
+        Task::Hold | Task::Change | Task::Install | Task::Watch | Task::Start => {
+            ("peak memory", Goal::AtMost(80e6), round.peak)
+        }
     };
     report.row('c', &format!("{memory}, {title}"), Unit::Octets, goal).sample(name, figure as f64);
     report.row('g', &format!("CPU, {title}"), Unit::Seconds, cpu).sample(name, round.cpu);
@@ -91,7 +95,7 @@ fn record(bench: &mut Bench, task: Task, name: &str, round: Result<Round>) {
 fn ours(site: &Site, task: Task, updates: &[u8]) -> Result<Round> {
     let (import, until) = match task {
         Task::Discard => (Import::Rejected, "rejected"),
-        Task::Hold => (Import::Everything, "held"),
+        Task::Hold | Task::Change | Task::Install | Task::Watch | Task::Start => (Import::Everything, "held"),
     };
     let arguments = ["speak", "--peer", &host::FEEDER.to_string(), "--import", import.name()];
     let mut process = Process::start(&site.contestant, &arguments)?;

@@ -5,7 +5,9 @@
 use std::{borrow::Cow, fmt, net::IpAddr, ops::Deref, str::FromStr};
 
 use ipnetwork::IpNetwork;
-use plainroute_bgp::{AfiSafi, Asn, Community, HoldTime, LargeCommunity, Prefix, RouterId};
+use plainroute_bgp::{
+    AfiSafi, Asn, Community, ExtendedCommunity, HoldTime, LargeCommunity, Prefix, RouterId,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -54,6 +56,7 @@ fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
 }
 
 written_as_text!(Community, "a community", { "type": "string" }, parse);
+written_as_text!(ExtendedCommunity, "an extended community", { "type": "string" }, parse);
 written_as_text!(LargeCommunity, "a large community", { "type": "string" }, parse);
 written_as_text!(RouterId, "a router ID", { "type": "string", "format": "ipv4" }, parse);
 written_as_text!(AfiSafi, "a family", { "type": "string", "enum": ["ipv4-unicast", "ipv6-unicast"] }, parse);

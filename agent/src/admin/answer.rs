@@ -203,6 +203,7 @@ fn route_view(peer: &PeerName, prefix: String, next_hop: NextHop, attributes: &P
         med: attributes.med,
         local_preference: attributes.local_pref,
         communities: attributes.communities.iter().map(ToString::to_string).collect(),
+        extended_communities: attributes.extended_communities.iter().map(ToString::to_string).collect(),
         large_communities: attributes.large_communities.iter().map(ToString::to_string).collect(),
         pod: None,
         install: None,

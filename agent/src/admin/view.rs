@@ -248,6 +248,9 @@ pub struct RouteView {
     pub local_preference: Option<u32>,
     /// Standard communities.
     pub communities: Vec<String>,
+    /// Extended communities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extended_communities: Vec<String>,
     /// Large communities.
     pub large_communities: Vec<String>,
     /// Whose address it is, for routes of ours: NAMESPACE/POD.

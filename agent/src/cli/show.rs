@@ -244,7 +244,10 @@ impl Rows for RouteView {
     fn titles(wide: bool) -> Vec<&'static str> {
         let mut titles = vec!["PREFIX", "PEER", "NEXT HOP", "AS PATH", "COMMUNITIES", "POD"];
         if wide {
-            titles.splice(5..5, ["LARGE COMMUNITIES", "MED", "LOCAL PREF", "INSTALL", "STALE"]);
+            titles.splice(
+                5..5,
+                ["EXTENDED COMMUNITIES", "LARGE COMMUNITIES", "MED", "LOCAL PREF", "INSTALL", "STALE"],
+            );
         }
         titles
     }
@@ -263,6 +266,7 @@ impl Rows for RouteView {
             cells.splice(
                 5..5,
                 [
+                    list(&self.extended_communities),
                     list(&self.large_communities),
                     or_dash(self.med),
                     or_dash(self.local_preference),

@@ -2,7 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use plainroute_bgp::{Community, LargeCommunity, Prefix};
+use plainroute_bgp::{Community, ExtendedCommunity, LargeCommunity, Prefix};
 use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod, Withdraw};
 use plainroute_speaker::OriginAttributes;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,9 @@ pub struct RouteAttributes {
     /// Standard communities.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub communities: BTreeSet<Parsed<Community>>,
+    /// Extended communities.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub extended_communities: BTreeSet<Parsed<ExtendedCommunity>>,
     /// Large communities.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub large_communities: BTreeSet<Parsed<LargeCommunity>>,
@@ -39,6 +42,7 @@ impl RouteAttributes {
     fn merge(&mut self, advertisement: &BgpAdvertisement) {
         let attributes = &advertisement.spec.attributes;
         self.communities.extend(&attributes.communities);
+        self.extended_communities.extend(&attributes.extended_communities);
         self.large_communities.extend(&attributes.large_communities);
         self.local_preference = self.local_preference.or(attributes.local_preference);
         self.med = self.med.or(attributes.med);
@@ -141,6 +145,7 @@ impl From<&RouteAttributes> for OriginAttributes {
     fn from(attributes: &RouteAttributes) -> OriginAttributes {
         OriginAttributes {
             communities: attributes.communities.iter().map(|community| **community).collect(),
+            extended_communities: attributes.extended_communities.iter().map(|c| **c).collect(),
             large_communities: attributes.large_communities.iter().map(|community| **community).collect(),
             local_pref: attributes.local_preference,
             med: attributes.med,

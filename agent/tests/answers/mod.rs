@@ -163,6 +163,7 @@ pub(crate) fn advertised() -> Vec<RouteView> {
         med: Some(0),
         local_preference: Some(100),
         communities: texts(&["64512:100", "no-export"]),
+        extended_communities: texts(&["rt:64512:100"]),
         large_communities: texts(&["64512:1:2"]),
         pod: Some("erp/orders".to_owned()),
         install: None,
@@ -175,6 +176,7 @@ pub(crate) fn advertised() -> Vec<RouteView> {
         med: None,
         local_preference: None,
         communities: Vec::new(),
+        extended_communities: Vec::new(),
         large_communities: Vec::new(),
         pod: None,
         ..own.clone()

@@ -80,7 +80,9 @@ impl Shapes {
             "Option" | "Parsed" => self.say(inner),
             "Vec" | "BTreeSet" => format!("list of {}", self.say(inner)),
             "BTreeMap" => format!("map of {}, by name", self.say(inner.trim_start_matches("String, "))),
-            "String" | "Community" | "LargeCommunity" | "RouterId" => "string".to_owned(),
+            "String" | "Community" | "ExtendedCommunity" | "LargeCommunity" | "RouterId" => {
+                "string".to_owned()
+            }
             "IpAddr" => "IP address".to_owned(),
             "jiff::Timestamp" => "time".to_owned(),
             "bool" => "boolean".to_owned(),
@@ -108,7 +110,8 @@ impl Shapes {
                 values.values().for_each(|value| self.agree(inner, value, seen));
             }
             (
-                "String" | "Community" | "LargeCommunity" | "RouterId" | "IpAddr" | "jiff::Timestamp",
+                "String" | "Community" | "ExtendedCommunity" | "LargeCommunity" | "RouterId" | "IpAddr"
+                | "jiff::Timestamp",
                 Value::String(_),
             )
             | ("bool", Value::Bool(_))

@@ -116,7 +116,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 30] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 32] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -144,6 +144,8 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 30] {
         role_required,
         enforce_first_as,
         add_path_receive,
+        refresh_limit,
+        send_hold,
         max_prefixes_in,
         max_prefixes_out,
         import,
@@ -182,6 +184,8 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 30] {
         // A timer of our own.
         ("keepAliveTimeSeconds", Silent, *keepalive != old.keepalive),
         ("maxPrefixes.in", Silent, *max_prefixes_in != old.max_prefixes_in),
+        ("refreshLimit", Silent, *refresh_limit != old.refresh_limit),
+        ("sendHold", Silent, *send_hold != old.send_hold),
         ("maxPrefixes.out", Refresh, *max_prefixes_out != old.max_prefixes_out),
         ("import", Refresh, *import != old.import),
         ("enforceFirstAS", Refresh, *enforce_first_as != old.enforce_first_as),
@@ -268,12 +272,14 @@ mod tests {
                 c.import = vec![ImportRule::new(prefix)];
             }),
         ];
-        let silent: [(Field, Edit); 6] = [
+        let silent: [(Field, Edit); 8] = [
             ("peerPort", |c| c.peer_port = 1),
             ("listenPort", |c| c.listen_port = 1),
             ("passive", |c| c.passive = true),
             ("connectRetryTimeSeconds", |c| c.connect_retry = Duration::from_secs(9)),
             ("keepAliveTimeSeconds", |c| c.keepalive = Some(Duration::from_secs(9))),
+            ("refreshLimit", |c| c.refresh_limit = Duration::from_secs(9)),
+            ("sendHold", |c| c.send_hold = Some(Duration::from_secs(9))),
             ("maxPrefixes.in", |c| c.max_prefixes_in = Some(1)),
         ];
         let effect = |edit: Edit| {

@@ -197,6 +197,11 @@ pub struct PeerConfig {
     pub enforce_first_as: bool,
     /// The families of which we take several paths for a prefix (RFC 7911).
     pub add_path_receive: Families,
+    /// How long a peer may take to end a refresh that it has begun (RFC 7313); what it has not told again by then goes.
+    pub refresh_limit: Duration,
+    /// How long the peer may take nothing of what we send (RFC 9687); the larger of eight minutes and twice the hold time
+    /// where absent.
+    pub send_hold: Option<Duration>,
     /// Accepted prefixes beyond this number reset the session.
     pub max_prefixes_in: Option<u32>,
     /// Prefixes beyond this number are not advertised, and the status says so.
@@ -236,6 +241,8 @@ impl PeerConfig {
             role_required: false,
             enforce_first_as: true,
             add_path_receive: Families::NONE,
+            refresh_limit: Duration::from_secs(300),
+            send_hold: None,
             max_prefixes_in: None,
             max_prefixes_out: None,
             import: Vec::new(),
@@ -264,6 +271,7 @@ impl PeerConfig {
             role: self.role,
             role_required: self.role_required,
             add_path_receive: self.add_path_receive,
+            send_hold: self.send_hold,
             jitter_seed,
             ..SessionConfig::new(self.local_asn, self.peer_asn, self.router_id)
         }

@@ -117,14 +117,20 @@ impl Inbound {
 
     /// The peer tells all of `family` again (RFC 7313). Before its End-of-RIB that is to be ignored where it does
     /// graceful restart (section 4.1).
-    pub(crate) fn begin_refresh(&mut self, family: AfiSafi, negotiated: &Negotiated) {
+    pub(crate) fn begin_refresh(
+        &mut self,
+        now: Instant,
+        family: AfiSafi,
+        config: &PeerConfig,
+        negotiated: &Negotiated,
+    ) {
         if negotiated.graceful_restart.is_none() || self.end_of_rib.contains(family) {
-            self.rib.begin_refresh(family);
+            self.retention.begin_refresh(now, config.refresh_limit, family, &mut self.rib);
         }
     }
 
     pub(crate) fn end_refresh(&mut self, family: AfiSafi) {
-        let changes = self.rib.end_refresh(family);
+        let changes = self.retention.end_refresh(family, &mut self.rib);
         self.note(changes);
     }
 

@@ -9,6 +9,23 @@
 //! not depend on how many there are. Nothing that a peer sends is accepted unless its
 //! configuration says so, and nothing is advertised but what was originated.
 //!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use plainroute_speaker::{OriginAttributes, Originated, PeerConfig, PeerName, Speaker, SpeakerConfig, StopMode};
+//! # async fn announce() -> Result<(), Box<dyn std::error::Error>> {
+//! let speaker = Speaker::start(SpeakerConfig::default());
+//! let peer = PeerName::from("tor-a");
+//! let config = PeerConfig::new("64512".parse()?, "64600".parse()?, "192.0.2.1".parse()?, "192.0.2.254".parse()?);
+//! speaker.apply([(peer.clone(), config)].into()).await?;
+//! let attributes = Arc::new(OriginAttributes { med: Some(50), ..OriginAttributes::default() });
+//! let receipt = speaker.originate("mine", vec![Originated { peer, prefix: "10.20.0.0/28".parse()?, attributes }]).await;
+//! receipt.flushed().await; // TCP of every ready peer has it
+//! speaker.initial_sync_done(); // complete: End-of-RIB may leave
+//! speaker.stop(StopMode::Withdraw).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Read [`Speaker`] first, then [`PeerConfig`] and [`Receipt`]. BFD stands apart in [`bfd`], so that it can run in a
 //! process of its own.
 #![deny(missing_docs)]

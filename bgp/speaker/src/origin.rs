@@ -2,7 +2,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use plainroute_bgp::{
-    Community, LargeCommunity, Prefix,
+    Community, ExtendedCommunity, LargeCommunity, Prefix,
     wire::{NextHop, PathAttributes},
 };
 
@@ -35,6 +35,8 @@ pub struct RouteChange {
 pub struct OriginAttributes {
     /// COMMUNITIES.
     pub communities: Vec<Community>,
+    /// EXTENDED COMMUNITIES (RFC 4360).
+    pub extended_communities: Vec<ExtendedCommunity>,
     /// LARGE_COMMUNITY.
     pub large_communities: Vec<LargeCommunity>,
     /// LOCAL_PREF; sent to internal peers only, 100 where absent.

@@ -202,6 +202,9 @@ fn attributes(origin: &OriginAttributes, config: &PeerConfig) -> PathAttributes 
     communities.extend(origin.drain.then_some(Community::GRACEFUL_SHUTDOWN));
     communities.sort();
     communities.dedup();
+    let mut extended_communities = origin.extended_communities.clone();
+    extended_communities.sort();
+    extended_communities.dedup();
     let mut large_communities = origin.large_communities.clone();
     large_communities.sort();
     large_communities.dedup();
@@ -211,6 +214,7 @@ fn attributes(origin: &OriginAttributes, config: &PeerConfig) -> PathAttributes 
         med: origin.med,
         local_pref: internal.then(|| if origin.drain { 0 } else { origin.local_pref.unwrap_or(100) }),
         communities,
+        extended_communities,
         large_communities,
         ..PathAttributes::default()
     };

@@ -1,5 +1,5 @@
 //! BGPAdvertisement: what is advertised to which peers. Without one, nothing is.
-use plainroute_bgp::{Community, LargeCommunity};
+use plainroute_bgp::{Community, ExtendedCommunity, LargeCommunity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,10 @@ pub struct Attributes {
     /// Standard communities (RFC 1997), each `ASN:VALUE` or a well-known name such as `no-export`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub communities: Vec<Parsed<Community>>,
+    /// Extended communities: `rt:ADMIN:NUMBER` (route target) or `ro:ADMIN:NUMBER` (route origin), ADMIN an AS number (RFC
+    /// 4360; beyond 65535, or with an `L` behind it, RFC 5668) or an IPv4 address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extended_communities: Vec<Parsed<ExtendedCommunity>>,
     /// Large communities (RFC 8092), each `GLOBAL:LOCAL1:LOCAL2`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub large_communities: Vec<Parsed<LargeCommunity>>,

@@ -494,6 +494,44 @@ fn openbgpd_without_four_octets_is_met_rfc_6793() {
     an_old_speaker_is_met::<Openbgpd>("announce as-4byte no", OUR_ASN, OUR_ASN);
 }
 
+/// RFC 4360 and RFC 5668: route targets and origins, each kind of administrator, as the router writes them.
+fn extended_communities_arrive<R: Neighbour>(expected: [&str; 3]) {
+    let link = Link::new();
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    let node = Node::with(&link.ours, ipv4::<R>(|_| ()));
+    node.initial_sync_done();
+    let texts = ["rt:64512:100", "ro:192.0.2.1:7", "rt:4200000000:5"];
+    let extended_communities = texts.map(|text| text.parse().unwrap()).to_vec();
+    node.originate(&[ONE[0]], &OriginAttributes { extended_communities, ..plain() });
+    await_ipv4(&router, &[ONE[0]]);
+    expected.iter().for_each(|text| await_details(&router, ONE[0], text));
+}
+
+#[test]
+fn frr_sees_extended_communities_rfc_4360() {
+    extended_communities_arrive::<Frr>(["RT:64512:100", "SoO:192.0.2.1:7", "RT:4200000000:5"]);
+}
+
+#[test]
+fn bird_sees_extended_communities_rfc_4360() {
+    extended_communities_arrive::<Bird>(["(rt, 64512, 100)", "(ro, 192.0.2.1, 7)", "(rt, 4200000000, 5)"]);
+}
+
+#[test]
+fn gobgp_sees_extended_communities_rfc_4360() {
+    extended_communities_arrive::<Gobgp>(["64512:100", "192.0.2.1:7", "64086.59904:5"]);
+}
+
+#[test]
+fn openbgpd_sees_extended_communities_rfc_4360() {
+    extended_communities_arrive::<Openbgpd>(["rt 64512:100", "soo 192.0.2.1:7", "rt 4200000000:5"]);
+}
+
+#[test]
+fn exabgp_sees_extended_communities_rfc_4360() {
+    extended_communities_arrive::<Exabgp>(["target:64512:100", "origin:7:192.0.2.1", "target:4200000000L:5"]);
+}
+
 /// RFC 4486 subcode 1, both ways: who hears more than it wants ends the session and says so; and we send no more than we
 /// are told to.
 #[test]

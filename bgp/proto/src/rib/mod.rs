@@ -20,7 +20,7 @@ pub use attributes::{AttributeSet, AttributeSets, Route};
 
 impl AfiSafi {
     /// Where a family's half stands in an array of both.
-    const fn place(self) -> usize {
+    pub(crate) const fn place(self) -> usize {
         match self {
             AfiSafi::Ipv4Unicast => 0,
             AfiSafi::Ipv6Unicast => 1,

@@ -91,7 +91,8 @@ impl DownReason {
             DownReason::NotificationReceived(received) => Some(received.clone()),
             DownReason::Stopped(reason) => fsm::farewell(Some(negotiated), reason),
             DownReason::Collision => Some(fsm::collision_cease()),
-            DownReason::ConnectionLost | DownReason::SendHoldTimerExpired | DownReason::PeerRestarted => None,
+            DownReason::SendHoldTimerExpired => Some(Notification::send_hold_timer_expired()),
+            DownReason::ConnectionLost | DownReason::PeerRestarted => None,
         }
     }
 

@@ -295,8 +295,11 @@ fn established(negotiated: Arc<Negotiated>, input: Input, effects: &mut Vec<Effe
             Phase::Established(negotiated)
         }
         Input::Open(_) => fail(Notification::fsm(error::UNEXPECTED_IN_ESTABLISHED), effects),
-        // The NOTIFICATION would wait behind what the peer does not read (RFC 9687 section 3.2 lets us try).
-        Input::SendHoldExpired => drop_connection(DownReason::SendHoldTimerExpired, effects),
+        // Most likely the NOTIFICATION gets stuck behind what the peer does not read; RFC 9687 section 3.2 lets us try.
+        Input::SendHoldExpired => {
+            effects.push(Effect::SendNotification(Notification::send_hold_timer_expired()));
+            drop_connection(DownReason::SendHoldTimerExpired, effects)
+        }
         Input::ConnectRetryExpired | Input::IdleHoldExpired { .. } => {
             fail(Notification::fsm(error::UNSPECIFIC), effects)
         }

@@ -37,6 +37,8 @@ pub struct Retention {
     /// We end the session ourselves and wait so long for the next: the peer goes on forwarding, whatever it says
     /// of restarts.
     held: Option<Duration>,
+    /// Until when the peer is to end a refresh that it began (RFC 7313).
+    refreshes: [Option<Instant>; AfiSafi::ALL.len()],
 }
 
 impl Retention {
@@ -44,6 +46,7 @@ impl Retention {
     /// the peer to tell everything.
     pub fn hold(&mut self, now: Instant, patience: Duration, rib: &mut AdjRibIn) -> Vec<Change> {
         self.held = Some(patience);
+        self.refreshes = Default::default();
         let mut changes = Vec::new();
         for (family, stage) in AfiSafi::ALL.into_iter().zip(&mut self.stages) {
             changes.extend(rib.mark_stale(family));
@@ -60,6 +63,7 @@ impl Retention {
         negotiated: &Negotiated,
         rib: &mut AdjRibIn,
     ) -> Vec<Change> {
+        self.refreshes = Default::default();
         if self.held.is_some() {
             return Vec::new();
         }
@@ -114,6 +118,20 @@ impl Retention {
         rib.sweep_stale(family)
     }
 
+    /// The peer begins to tell all of `family` again (RFC 7313), for which it has `limit`: one that never says the end
+    /// would leave for ever what it no longer means (section 4.2 asks for such a bound). A second beginning counts
+    /// alone.
+    pub fn begin_refresh(&mut self, now: Instant, limit: Duration, family: AfiSafi, rib: &mut AdjRibIn) {
+        rib.begin_refresh(family);
+        self.refreshes[family.place()] = Some(now + limit);
+    }
+
+    /// The peer has told all of `family` again: what it did not tell goes.
+    pub fn end_refresh(&mut self, family: AfiSafi, rib: &mut AdjRibIn) -> Vec<Change> {
+        self.refreshes[family.place()] = None;
+        rib.end_refresh(family)
+    }
+
     /// The peer is another one now, or gone for good.
     pub fn clear(&mut self) {
         *self = Retention::default();
@@ -121,12 +139,19 @@ impl Retention {
 
     /// When [`Retention::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.stages.iter().flatten().map(|stage| stage.until()).min()
+        let stages = self.stages.iter().flatten().map(|stage| stage.until());
+        stages.chain(self.refreshes.iter().flatten().copied()).min()
     }
 
-    /// A time may have run out: routes become the last resort, or go.
+    /// A time may have run out: routes become the last resort, or go. A refresh that is not ended by then is taken for
+    /// ended.
     pub fn handle_timeout(&mut self, now: Instant, rib: &mut AdjRibIn) -> Vec<Change> {
         let mut changes = Vec::new();
+        for (family, limit) in AfiSafi::ALL.into_iter().zip(&mut self.refreshes) {
+            if limit.take_if(|limit| *limit <= now).is_some() {
+                changes.extend(rib.end_refresh(family));
+            }
+        }
         for (family, stage) in AfiSafi::ALL.into_iter().zip(&mut self.stages) {
             let Some(due) = stage.take_if(|stage| stage.until() <= now) else { continue };
             match due {

@@ -182,6 +182,9 @@ fn a_peer_that_does_not_read_trips_the_send_hold_timer() {
     let took = pair.run_until(Duration::from_secs(121), |pair| !pair.a().downs().is_empty());
     assert!(took >= Duration::from_secs(20), "{took:?}");
     assert_eq!(pair.a().downs(), [&DownReason::SendHoldTimerExpired]);
+    // What B reads in the end, should it ever, ends in the reason.
+    pair.sides[B].reading = true;
+    pair.run_until(SECOND, |pair| received(pair, B) == [(8, 0)]);
 }
 
 #[test]

@@ -196,3 +196,36 @@ fn routes_held_over_a_session_that_we_rebuild_stay_for_a_moment() {
     kept.down(&agreed);
     assert!(kept.rib.is_empty());
 }
+
+/// Section 4: an implementation may limit how long a refresh takes; what is not told by then goes as at its end.
+#[test]
+fn a_refresh_that_is_never_ended_is_over_at_its_limit_rfc_7313() {
+    let mut kept = Kept::new();
+    let limit = Duration::from_secs(300);
+    let before = kept.rib.count(V4);
+    kept.retention.begin_refresh(kept.now, limit, V4, &mut kept.rib);
+    kept.announce(&[PLAIN], &[]);
+    assert_eq!(kept.retention.poll_timeout(), Some(kept.now + limit));
+    assert_eq!(kept.retention.handle_timeout(kept.now + limit - MOMENT, &mut kept.rib), []);
+    assert_eq!(kept.rib.count(V4), before);
+    let gone = kept.retention.handle_timeout(kept.now + limit, &mut kept.rib);
+    assert_eq!((gone.len(), kept.rib.count(V4)), (before - 1, 1), "only what was told again stays");
+    assert_eq!(kept.retention.poll_timeout(), None);
+}
+
+#[test]
+fn a_refresh_that_is_ended_or_begun_anew_has_no_limit_or_another_rfc_7313() {
+    let mut kept = Kept::new();
+    let limit = Duration::from_secs(300);
+    kept.retention.begin_refresh(kept.now, limit, V4, &mut kept.rib);
+    kept.retention.begin_refresh(kept.now + MOMENT, limit, V4, &mut kept.rib);
+    assert_eq!(kept.retention.poll_timeout(), Some(kept.now + MOMENT + limit));
+    kept.announce(&[PLAIN], &[]);
+    kept.retention.end_refresh(V4, &mut kept.rib);
+    assert_eq!((kept.rib.count(V4), kept.retention.poll_timeout()), (1, None));
+    // A session that is lost meanwhile takes the limit along: the routes wait for something else then.
+    kept.retention.begin_refresh(kept.now, limit, V4, &mut kept.rib);
+    let lost = DownReason::ConnectionLost;
+    kept.retention.session_down(kept.now, &lost, &negotiated(0), &mut kept.rib);
+    assert_eq!(kept.retention.poll_timeout(), Some(kept.now + RESTART));
+}

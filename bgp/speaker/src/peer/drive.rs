@@ -105,7 +105,7 @@ impl Peer {
             }
             Event::RefreshBegan(family) => {
                 if let Some((_, negotiated)) = self.session.established() {
-                    self.inbound.begin_refresh(family, negotiated);
+                    self.inbound.begin_refresh(now(), family, &self.config, negotiated);
                 }
             }
             Event::RefreshEnded(family) => self.inbound.end_refresh(family),

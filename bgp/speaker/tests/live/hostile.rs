@@ -157,6 +157,29 @@ async fn a_peer_that_does_not_read() {
     witness.check(&site).await.unwrap();
 }
 
+/// RFC 9687, with the shortest patience that a test has: a peer that reads nothing is left long before its hold
+/// time, and nobody else notices. Negative control: with the usual patience it stays, as the test above shows.
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_left_in_the_end_rfc_9687() {
+    let (site, mut witness) = site().await;
+    let mut peers = site.configs();
+    let hostile = peers.get_mut(&name(HOSTILE)).expect("configured");
+    hostile.send_hold = Some(Duration::from_secs(2));
+    site.apply(peers).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut deaf = RawPeer::connect_with(&site, HOSTILE, socket).await.unwrap();
+    let open = encoded(&deaf.open());
+    deaf.handshake(&site, &open).await.unwrap();
+    let before = Instant::now();
+    site.speaker.originate("deaf", unlike_routes(HOSTILE, 24_000)).await;
+    site.wait(HOSTILE, |status| status.counters.lost > 0).await.unwrap();
+    assert!(before.elapsed() >= Duration::from_secs(2));
+    let (error, _) = site.status(HOSTILE).last_error.expect("why");
+    assert!(error.contains("send hold timer expired"), "{error}");
+    witness.check(&site).await.unwrap();
+}
+
 /// UPDATEs as fast as TCP takes them: valid ones that come and go, refused ones, and malformed ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_floods() {

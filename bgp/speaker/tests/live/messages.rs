@@ -1,12 +1,15 @@
 //! Headers, NOTIFICATIONs, ROUTE-REFRESHes, and messages that come in the wrong state.
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
-use plainroute_bgp::session::State;
+use plainroute_bgp::{AfiSafi, session::State, wire::Capability};
+use plainroute_speaker::{PeerConfig, PeerStatus};
 
 use crate::{
     peer::{
         KEEPALIVE, NOTIFICATION, OPEN, ROUTE_REFRESH, RawPeer, UPDATE, encoded, keepalive, message, update,
     },
-    site::{Site, Sort},
+    site::{Site, Sort, name},
 };
 
 async fn established() -> (Site, RawPeer) {
@@ -54,6 +57,27 @@ async fn header_faults() {
         };
         assert_eq!(told, field, "{what}");
     }
+    peer.marker_arrives(&site).await.unwrap();
+}
+
+/// RFC 7313 section 4: a refresh that is begun and never ended is over at its limit.
+#[tokio::test]
+async fn a_refresh_that_is_never_ended_rfc_7313() {
+    let site = Site::new([(2, Sort::External)]).await;
+    let limit = Duration::from_millis(500);
+    let config = PeerConfig { refresh_limit: limit, ..site.config(2) };
+    site.apply([(name(2), config)].into()).await.unwrap();
+    let mut peer = RawPeer::connect(&site, 2).await.unwrap();
+    let mut open = peer.open();
+    open.capabilities.push(Capability::EnhancedRouteRefresh);
+    peer.handshake(&site, &encoded(&open)).await.unwrap();
+    peer.marker_arrives(&site).await.unwrap();
+    // Negative control: without a beginning it stays, and so it does until the limit.
+    let began = Instant::now();
+    peer.send(&message(ROUTE_REFRESH, &[0, 1, 1, 1])).await.unwrap();
+    let accepted = |status: &PeerStatus| status.families[&AfiSafi::Ipv4Unicast].accepted;
+    site.wait(2, |status| accepted(status) == 0).await.unwrap();
+    assert!(began.elapsed() >= limit);
     peer.marker_arrives(&site).await.unwrap();
 }
 

@@ -53,7 +53,7 @@ fn judge(what: &str, limit: Duration, mut all: Vec<Duration>) {
 }
 
 #[test]
-fn three_times_100_ms_move_both_sides_within_350_ms_with_frr() {
+fn three_times_100_ms_move_the_node_within_350_ms_and_frr_within_450_ms() {
     let rounds = rounds(100, 0, 10);
     judge("3 x 100 ms, node to the other ToR", LIMIT, rounds.iter().map(|round| round.node).collect());
     judge("3 x 100 ms, FRR drops the Pod", LIMIT_OF_FRR, rounds.iter().map(|round| round.router).collect());

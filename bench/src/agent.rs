@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use plainroute_tests::netns::{Daemon, Netns, tail};
 use tempfile::TempDir;
 
+use crate::bfd::{INTERVAL, MULTIPLIER};
 use crate::clock::Moment;
 use crate::site::{self, HOST, address, asn};
 use crate::usage::Usage;
@@ -27,6 +28,8 @@ pub(crate) enum Peering {
 /// A running agent and its files.
 pub(crate) struct Agent {
     daemon: Daemon,
+    /// `plainroute bfd`, where the peer is watched. The agent would leave one behind that it starts itself.
+    _bfd: Option<Daemon>,
     /// When it was started.
     pub(crate) started: Moment,
     directory: TempDir,
@@ -40,6 +43,26 @@ impl Agent {
         all.push(NODE.to_owned());
         all.extend((0..pods).map(pod));
         Agent::run(netns, directory, &all.join("---\n"))
+    }
+
+    /// Starts it without Pods, and watches its one peer by BFD.
+    pub(crate) fn watching(netns: &Netns, peer: u8) -> Result<Agent> {
+        let directory = tempfile::Builder::new().prefix("plainroute-bench-").tempdir()?;
+        let interval = INTERVAL.as_millis();
+        let socket = directory.path().join("bfd.sock").display().to_string();
+        let bfd = format!(
+            "families: [ipv4-unicast]\n  bfd: {{ receiveIntervalMilliseconds: {interval}, \
+             transmitIntervalMilliseconds: {interval}, detectMultiplier: {MULTIPLIER} }}\n"
+        );
+        let text = configuration(directory.path(), peer, Peering::Waits, None)
+            .replace("families: [ipv4-unicast]\n", &bfd)
+            .replace("  stateDir:", &format!("  bfd: {{ socket: {socket}, spawn: false }}\n  stateDir:"));
+        let program = program()?.display().to_string();
+        let beside =
+            netns.spawn(&[&program, "bfd", "--socket", &socket], &directory.path().join("bfd.log"))?;
+        let mut agent = Agent::run(netns, directory, &[&text, NODE].join("---\n"))?;
+        agent._bfd = Some(beside);
+        Ok(agent)
     }
 
     /// Starts it with a peer that connects to it, and all else from an API server.
@@ -59,7 +82,7 @@ impl Agent {
         let config = path("config").display().to_string();
         let started = Moment::now();
         let daemon = netns.spawn(&[&program, "agent", "--config", &config], &path("log"))?;
-        Ok(Agent { daemon, started, directory })
+        Ok(Agent { daemon, _bfd: None, started, directory })
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {

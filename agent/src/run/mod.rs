@@ -280,7 +280,9 @@ impl Agent {
         let late = Instant::now() >= self.started + self.restart_time;
         let peers = Arc::clone(&peers.borrow());
         let done = |name: &PeerName| peers.get(name).is_some_and(has_sent_all);
-        let settled = self.planned && (late || self.peers.names().all(done));
+        // A peer that is not found yet has not told anything either.
+        let found = self.plan.peers.iter().all(|peer| peer.remote.is_some());
+        let settled = self.planned && (late || found && self.peers.names().all(done));
         self.gate.handle_learned(Arc::clone(&learned.borrow_and_update()), settled);
     }
 
@@ -370,10 +372,10 @@ impl Agent {
             *wanted = Some(Arc::new(sessions));
             modified
         });
-        self.restart_time = wanted
-            .values()
-            .filter_map(|peer| peer.graceful_restart)
-            .map(|restart| Duration::from_secs(u64::from(restart.restart_time)))
+        let restarts = self.plan.peers.iter().map(|peer| &peer.spec.graceful_restart);
+        self.restart_time = restarts
+            .filter(|restart| restart.enabled)
+            .map(|restart| Duration::from_secs(u64::from(restart.restart_time_seconds.get())))
             .max()
             .unwrap_or_default();
         self.peers.set_lacks(lacks);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use plainroute_agent::fib::{Installed, Interface};
 use plainroute_agent::neighbours::{self, HeardBy};
 use plainroute_ra::{ALL_NODES, Advertisement, Message, Refusal};
-use plainroute_tests::netns::{Netns, veth, wait_until};
+use plainroute_tests::netns::{Daemon, Netns, veth, wait_until};
 use plainroute_tests::routers::{Frr, Router};
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -139,6 +139,102 @@ fn a_stranger_s_advertisement_is_not_believed_and_a_router_s_is() {
     running.join().unwrap();
 }
 
+type Peers = BTreeMap<String, Value>;
+
+/// An agent with one BGPPeer, `gateway`, and its directory.
+struct Agent {
+    node: Netns,
+    disk: tempfile::TempDir,
+}
+
+impl Agent {
+    fn new(node: &Netns, spec: &str) -> Agent {
+        let agent = Agent { node: node.clone(), disk: tempfile::tempdir().unwrap() };
+        let config = format!(
+            "apiVersion: plainroute.dev/v1alpha1\nkind: AgentConfig\nmetadata: {{ name: default }}\n\
+             spec: {{ nodeName: node-a, adminSocket: {}, stateDir: {} }}\n---\n\
+             apiVersion: plainroute.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{ name: gateway }}\n\
+             spec: {{ localASN: 64512, peerASN: 64600, routerID: 172.16.0.1, {spec} }}\n",
+            agent.path("agent.sock"),
+            agent.path("state")
+        );
+        std::fs::write(agent.path("agent.yaml"), config).unwrap();
+        // By this name the lab's runner is the agent.
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_plainroute-lab"), agent.path("plainroute")).unwrap();
+        agent
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.disk.path().join(name).display().to_string()
+    }
+
+    fn start(&self) -> Daemon {
+        let argv = [&self.path("plainroute"), "agent", "--config", &self.path("agent.yaml")];
+        self.node.spawn(&argv, &self.disk.path().join("agent.log")).unwrap()
+    }
+
+    fn ask(&self, question: &str) -> Value {
+        let asked = [&self.path("plainroute"), question, "-o", "json", "--socket", &self.path("agent.sock")];
+        let said = self.node.output(&asked).map(|output| output.stdout).unwrap_or_default();
+        serde_json::from_slice(&said).unwrap_or_default()
+    }
+
+    fn wait(&self, what: &str, condition: &dyn Fn(&Peers) -> bool) -> Peers {
+        let asked = || {
+            let peers = self.ask("peers").as_array().cloned().unwrap_or_default();
+            let name = |peer: &Value| peer["name"].as_str().unwrap_or("").to_owned();
+            let peers: Peers = peers.into_iter().map(|peer| (name(&peer), peer)).collect();
+            if condition(&peers) { Ok(peers) } else { Err(format!("{peers:?}")) }
+        };
+        wait_until(what, DEADLINE, asked).unwrap()
+    }
+}
+
+const UNNUMBERED_FRR: &str = "log stdout\nfrr defaults datacenter\nrouter bgp 64600\n bgp router-id 172.16.0.254\n \
+    neighbor eth0 interface remote-as external\n neighbor 172.16.1.1 remote-as 64512\n \
+    neighbor 172.16.1.1 timers connect 1\n no bgp network import-check\n address-family ipv4 unicast\n  \
+    network 198.51.100.0/24\n  neighbor eth0 default-originate\n exit-address-family\n";
+
+#[test]
+fn what_a_router_taught_stays_after_a_restart_while_it_is_not_found_again() {
+    let (node, router) = node_and_router();
+    node.address("eth1", "172.16.1.1/24").unwrap();
+    router.address("eth1", "172.16.1.254/24").unwrap();
+    let _frr = Frr::launch(&router, UNNUMBERED_FRR).unwrap();
+    let agent = Agent::new(&node, "interface: eth0, import: [{ cidr: 0.0.0.0/0, install: true }]");
+    // Another peer, which is there all the time and has told all that it has.
+    let other = "---\napiVersion: plainroute.dev/v1alpha1\nkind: BGPPeer\nmetadata: { name: other }\n\
+         spec: { localASN: 64512, peerASN: 64600, routerID: 172.16.0.1, peerAddress: 172.16.1.254, \
+         import: [{ cidr: 198.51.100.0/24, install: true }] }\n";
+    let config = std::fs::read_to_string(agent.path("agent.yaml")).unwrap();
+    std::fs::write(agent.path("agent.yaml"), config + other).unwrap();
+    let mut running = agent.start();
+    let route = |prefix: &str| node.exec(&format!("ip -4 route show {prefix} proto 188")).unwrap();
+    let via_router = || route("default").contains(&format!("via inet6 {ROUTER}"));
+    let both = |peers: &Peers| peers.values().filter(|peer| peer["state"] == "Established").count() == 2;
+    agent.wait("both sessions", &both);
+    wait_until("the default route of the router", DEADLINE, || {
+        if via_router() { Ok(()) } else { Err(route("default")) }
+    })
+    .unwrap();
+    // It cannot be found, and nothing of it is remembered.
+    running.kill();
+    std::fs::remove_file(agent.path("state/routers")).unwrap();
+    node.exec("ip -6 address flush dev eth0 scope link").unwrap();
+    let _again = agent.start();
+    let peers = agent.wait("the other session", &|peers| {
+        peers.get("other").is_some_and(|peer| {
+            peer["state"] == "Established" && peer["families"]["ipv4-unicast"]["accepted"] == 1
+        })
+    });
+    let blocked = peers["gateway"]["blocked"].as_str().unwrap_or("").to_owned();
+    assert!(blocked.contains("no IPv6 link-local address"), "{peers:?}");
+    let gone = wait_until("the route to go", Duration::from_secs(2), || {
+        if via_router() { Err("it is there") } else { Ok(()) }
+    });
+    assert!(gone.is_err(), "the learned route is gone: {}", route("default"));
+}
+
 const FRR: &str = "log stdout\nfrr defaults datacenter\nrouter bgp 64600\n bgp router-id 172.16.0.254\n \
     neighbor 172.16.0.1 remote-as 64512\n neighbor 172.16.0.1 timers connect 1\n";
 
@@ -148,38 +244,11 @@ fn the_default_gateway_is_a_peer_and_stays_one_when_the_route_is_changed() {
     node.address("eth0", "172.16.0.1/24").unwrap();
     router.address("eth0", "172.16.0.254/24").unwrap();
     let frr = Frr::launch(&router, FRR).unwrap();
-    let disk = tempfile::tempdir().unwrap();
-    let path = |name: &str| disk.path().join(name).display().to_string();
-    let config = format!(
-        "apiVersion: plainroute.dev/v1alpha1\nkind: AgentConfig\nmetadata: {{ name: default }}\n\
-         spec: {{ nodeName: node-a, adminSocket: {}, stateDir: {} }}\n---\n\
-         apiVersion: plainroute.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{ name: gateway }}\n\
-         spec: {{ localASN: 64512, peerASN: 64600, autoDiscovery: {{ mode: DefaultGateway }} }}\n",
-        path("agent.sock"),
-        path("state")
-    );
-    std::fs::write(path("agent.yaml"), config).unwrap();
-    // By this name the lab's runner is the agent.
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_plainroute-lab"), path("plainroute")).unwrap();
-    let program = path("plainroute");
-    let argv = [&program, "agent", "--config", &path("agent.yaml")];
-    let _agent = node.spawn(&argv, &disk.path().join("agent.log")).unwrap();
-    let peers = || -> BTreeMap<String, Value> {
-        let asked = [&program, "peers", "-o", "json", "--socket", &path("agent.sock")];
-        let said = node.output(&asked).map(|output| output.stdout).unwrap_or_default();
-        let peers: Vec<Value> = serde_json::from_slice(&said).unwrap_or_default();
-        peers.into_iter().map(|peer| (peer["name"].as_str().unwrap_or("").to_owned(), peer)).collect()
-    };
-    let wait = |what: &str, condition: &dyn Fn(&BTreeMap<String, Value>) -> bool| {
-        let asked = || {
-            let peers = peers();
-            if condition(&peers) { Ok(peers) } else { Err(format!("{peers:?}")) }
-        };
-        wait_until(what, DEADLINE, asked).unwrap()
-    };
-    let is_up = |peers: &BTreeMap<String, Value>| {
-        peers.get("gateway@172.16.0.254").is_some_and(|peer| peer["state"] == "Established")
-    };
+    let agent = Agent::new(&node, "autoDiscovery: { mode: DefaultGateway }");
+    let _running = agent.start();
+    let wait = |what: &str, condition: &dyn Fn(&Peers) -> bool| agent.wait(what, condition);
+    let is_up =
+        |peers: &Peers| peers.get("gateway@172.16.0.254").is_some_and(|peer| peer["state"] == "Established");
 
     let missing = wait("the agent to miss the gateway", &|peers| peers.contains_key("gateway"));
     assert!(missing["gateway"]["blocked"].as_str().unwrap().contains("no default gateway"), "{missing:?}");

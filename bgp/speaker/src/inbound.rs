@@ -32,6 +32,8 @@ pub(crate) struct Inbound {
     end_of_rib: Families,
     /// The routes for the kernel. Whoever looks at them holds on to them as they were: the next change makes a copy.
     routes: Arc<PeerRoutes>,
+    /// What changed since it was last taken, where somebody watches.
+    watched: Option<Vec<Change>>,
 }
 
 impl Inbound {
@@ -43,6 +45,7 @@ impl Inbound {
             retention: Retention::default(),
             end_of_rib: Families::NONE,
             routes: Arc::default(),
+            watched: None,
         }
     }
 
@@ -169,7 +172,20 @@ impl Inbound {
         received.into_iter().map(route).collect()
     }
 
+    /// Whether changes are to be kept for [`Self::take_changes`]; those kept so far are dropped.
+    pub(crate) fn watch(&mut self, wanted: bool) {
+        self.watched = wanted.then(Vec::new);
+    }
+
+    /// What changed since the last time.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     fn note(&mut self, changes: Vec<Change>) {
+        if let Some(watched) = &mut self.watched {
+            watched.extend_from_slice(&changes);
+        }
         for Change { nlri, route } in changes {
             match route.filter(|received| received.install) {
                 Some(Received { route, stale, .. }) => {

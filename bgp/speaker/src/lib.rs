@@ -31,6 +31,7 @@
 #![deny(missing_docs)]
 
 pub mod bfd;
+mod bmp;
 mod change;
 mod config;
 mod connection;
@@ -53,6 +54,7 @@ mod speaker;
 mod status;
 mod tcp_ao;
 
+pub use bmp::{StationConfig, StationStatus, StationStatuses};
 pub use change::{Cost, Effect, Field, PeerChange, change_costs};
 pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, PeerName, SpeakerConfig};
 pub use learned::{Learned, LearnedPath};

@@ -33,7 +33,9 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    AdvertisedRoute, Effect, Field, Paths, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig, change,
+    AdvertisedRoute, Effect, Field, Paths, PeerConfig, PeerName, ReceivedRoute, SpeakerConfig,
+    bmp::{Monitor, Subscriptions},
+    change,
     connection::{Connection, Ready},
     inbound::Inbound,
     listener::Accepted,
@@ -75,6 +77,7 @@ pub(crate) struct Inputs {
     pub(crate) paths: watch::Receiver<Arc<Paths>>,
     pub(crate) commands: mpsc::Receiver<PeerCommand>,
     pub(crate) connections: mpsc::Receiver<Accepted>,
+    pub(crate) stations: watch::Receiver<Subscriptions>,
 }
 
 pub(crate) struct Outputs {
@@ -90,6 +93,7 @@ enum Wake {
     Changes(Changes),
     Synced,
     Paths,
+    Stations,
     Command(PeerCommand),
     Accepted(Accepted),
     Connected(ConnectionId, io::Result<(TcpStream, Vec<TcpAoKey>)>),
@@ -119,6 +123,7 @@ pub(crate) struct Peer {
     inbound: Inbound,
     outbound: Outbound,
     record: Record,
+    monitor: Monitor,
     /// Why the last attempt to connect failed, until the session says that it did.
     connect_error: Option<String>,
     leaving: Option<Instant>,
@@ -149,6 +154,7 @@ impl Peer {
             inbound: Inbound::new(&config),
             outbound,
             record: Record::new(now()),
+            monitor: Monitor::new(name.clone(), inputs.stations.clone()),
             connect_error: None,
             leaving: None,
             resume_at: None,
@@ -169,6 +175,7 @@ impl Peer {
         self.take_path();
         self.start();
         self.take_synced();
+        self.take_stations();
         loop {
             self.drain();
             self.flush();
@@ -210,13 +217,14 @@ impl Peer {
             self.keys_timeout(),
         ];
         let timeout = timeout.into_iter().flatten().min();
-        let Inputs { config, changes, synced, paths, commands, connections } = &mut self.inputs;
+        let Inputs { config, changes, synced, paths, commands, connections, .. } = &mut self.inputs;
         tokio::select! {
             changed = config.changed() => changed.map_or(Wake::Abandoned, |()| Wake::Config),
             piece = changes.recv() => piece.map_or(Wake::Abandoned, Wake::Changes),
             // No handle is left to say it; the registry goes too and says so itself.
             Ok(()) = synced.changed() => Wake::Synced,
             Ok(()) = paths.changed() => Wake::Paths,
+            () = self.monitor.changed() => Wake::Stations,
             command = commands.recv() => command.map_or(Wake::Abandoned, Wake::Command),
             Some(accepted) = connections.recv() => Wake::Accepted(accepted),
             (id, result) = connected(&mut self.attempt) => Wake::Connected(id, result),
@@ -237,6 +245,7 @@ impl Peer {
             }
             Wake::Synced => self.take_synced(),
             Wake::Paths => self.take_path(),
+            Wake::Stations => self.take_stations(),
             Wake::Command(PeerCommand::Advertised(answer)) => {
                 // The asker may be gone; that is its own affair.
                 let _ = answer.send(self.outbound.advertised());
@@ -332,6 +341,13 @@ impl Peer {
             self.leave(StopReason::Retain);
         }
         self.leaving = Some(now());
+    }
+
+    /// What is collected is told first: it is part of the routes that a new station is greeted with.
+    fn take_stations(&mut self) {
+        self.monitor.received(self.inbound.take_changes());
+        self.monitor.take_subscriptions(&self.inbound, &self.outbound);
+        self.inbound.watch(self.monitor.wants_received());
     }
 
     fn leave(&mut self, reason: StopReason) {
@@ -464,6 +480,7 @@ impl Peer {
             let version = self.outbound.version().unwrap_or_default();
             self.outputs.flushed.send_if_modified(|flushed| std::mem::replace(flushed, version) != version);
         }
+        self.monitor.received(self.inbound.take_changes());
         let view =
             self.record.view(&self.config, &self.speaker, &self.session, &self.inbound, &self.outbound);
         let modified = self.outputs.view.send_if_modified(|old| {
@@ -535,6 +552,7 @@ mod tests {
             paths: watch::channel(Arc::default()).1,
             commands: mpsc::channel(1).1,
             connections: mpsc::channel(1).1,
+            stations: watch::channel(Subscriptions::default()).1,
         };
         let prefix = Prefix::host([10, 0, 0, 1].into());
         let view = watch::Sender::new(PeerView::idle(&config.borrow(), &SpeakerConfig::default()));

@@ -6,7 +6,7 @@
 //! told (bounded channel); the status of all peers and the best of what they taught (`watch`).
 //! Cancelling: the task ends when it is stopped or the last handle is dropped; the peers' tasks then close their
 //! connections without NOTIFICATION. Answers that nobody waits for any more are dropped.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use plainroute_bgp::{session::StopReason, wire::CeaseReason};
 use tokio::{
@@ -17,7 +17,9 @@ use tracing::{info, warn};
 
 use crate::{
     AdvertisedRoute, ApplyError, Effect, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StopMode, change, learned,
+    Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StationConfig, StopMode,
+    bmp::{StationViews, Stations},
+    change, learned,
     learned::Teaching,
     listener::{Accepted, Caller, Callers, Listener},
     originated::{Change, OriginatedSets},
@@ -55,6 +57,9 @@ pub(crate) enum Command {
         peer: PeerName,
         answer: oneshot::Sender<Vec<ReceivedRoute>>,
     },
+    ApplyStations {
+        stations: BTreeMap<SocketAddr, StationConfig>,
+    },
     Stop {
         mode: StopMode,
         answer: oneshot::Sender<()>,
@@ -66,6 +71,7 @@ pub(crate) enum Command {
 pub(crate) struct PublicOutputs {
     pub(crate) peers: watch::Sender<Arc<Peers>>,
     pub(crate) learned: watch::Sender<Arc<Learned>>,
+    pub(crate) stations: watch::Sender<Arc<StationViews>>,
 }
 
 /// A running peer, as the registry sees it.
@@ -108,6 +114,7 @@ pub(crate) struct Registry {
     /// What `learned` was last computed from.
     teachings: BTreeMap<PeerName, Teaching>,
     changed: Arc<Notify>,
+    stations: Stations,
 }
 
 impl Registry {
@@ -117,7 +124,9 @@ impl Registry {
         paths: watch::Receiver<Arc<Paths>>,
         outputs: PublicOutputs,
     ) -> Registry {
+        let stations = Stations::new(outputs.peers.subscribe(), outputs.stations.clone());
         Registry {
+            stations,
             speaker,
             synced,
             paths,
@@ -160,6 +169,7 @@ impl Registry {
                 Some(Command::Received { peer, answer }) => {
                     self.ask(&peer, PeerCommand::Received(answer)).await;
                 }
+                Some(Command::ApplyStations { stations }) => self.stations.apply(stations),
                 Some(Command::Stop { mode, answer }) => {
                     self.stop(mode).await;
                     let _ = answer.send(());
@@ -271,6 +281,7 @@ impl Registry {
             paths: self.paths.clone(),
             commands: commands_in,
             connections: connections_in,
+            stations: self.stations.subscriptions(),
         };
         let running = Running {
             view: view.subscribe(),
@@ -365,6 +376,7 @@ impl Registry {
                 warn!(%peer, "the connection did not close in time");
             }
         }
+        self.stations.stop().await;
         info!(?mode, "stopped");
     }
 

@@ -1,11 +1,12 @@
 //! The handle: what a program holds of its speaker. It owns nothing but channel ends.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     AdvertisedRoute, ApplyError, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, RouteChange, SpeakerConfig,
+    Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StationConfig, StationStatuses,
+    bmp::StationViews,
     registry::{Command, PublicOutputs, Registry},
 };
 
@@ -31,6 +32,7 @@ pub struct Speaker {
     paths: watch::Sender<Arc<Paths>>,
     peers: watch::Receiver<Arc<Peers>>,
     learned: watch::Receiver<Arc<Learned>>,
+    stations: watch::Receiver<Arc<StationViews>>,
 }
 
 impl Speaker {
@@ -44,14 +46,16 @@ impl Speaker {
         let paths = watch::Sender::new(Arc::default());
         let peers = watch::Sender::new(Arc::default());
         let learned = watch::Sender::new(Arc::default());
+        let stations = watch::Sender::new(Arc::default());
         let speaker = Speaker {
             commands,
             synced: synced.clone(),
             paths: paths.clone(),
             peers: peers.subscribe(),
             learned: learned.subscribe(),
+            stations: stations.subscribe(),
         };
-        let outputs = PublicOutputs { peers, learned };
+        let outputs = PublicOutputs { peers, learned, stations };
         tokio::spawn(Registry::new(config, synced.subscribe(), paths.subscribe(), outputs).run(inbox));
         speaker
     }
@@ -90,6 +94,19 @@ impl Speaker {
             return Receipt::default();
         }
         answered.await.unwrap_or_default()
+    }
+
+    /// Makes `stations` the set of monitoring stations (RFC 7854), by the address and port where each listens.
+    /// Those whose settings are the same keep their connection.
+    pub async fn apply_stations(&self, stations: BTreeMap<SocketAddr, StationConfig>) {
+        // A stopped speaker has nothing to tell a station.
+        let _ = self.commands.send(Command::ApplyStations { stations }).await;
+    }
+
+    /// The status of every monitoring station at this moment.
+    pub fn stations(&self) -> StationStatuses {
+        let views = Arc::clone(&self.stations.borrow());
+        views.iter().map(|(address, status)| (*address, status.borrow().clone())).collect()
     }
 
     /// Says that what is originated is now complete. Routes are advertised before that as they come; this alone

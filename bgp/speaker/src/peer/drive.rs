@@ -91,7 +91,12 @@ impl Peer {
                         reason = finding.reason, "malformed UPDATE"
                     );
                 }
-                match self.inbound.apply(&update) {
+                let limit = self.inbound.apply(&update);
+                if let Some(family) = update.end_of_rib {
+                    self.monitor.received(self.inbound.take_changes());
+                    self.monitor.end_of_rib(family);
+                }
+                match limit {
                     Some(PrefixLimit::Near { count, limit }) => {
                         warn!(peer = %self.name, count, limit, "80 % of the accepted prefixes are reached");
                     }
@@ -150,6 +155,8 @@ impl Peer {
         self.peer_restarts = false;
         // Without its ends the connection is lost already, and the event that says so is next.
         let Some((local, remote)) = ends else { return };
+        self.monitor.session_up(negotiated, (local, remote), &self.inbound);
+        self.inbound.watch(self.monitor.wants_received());
         let addresses = interface_addresses().unwrap_or_else(|error| {
             warn!(peer = %self.name, %error, "cannot list interface addresses for next hops");
             Vec::new()
@@ -170,6 +177,9 @@ impl Peer {
 
     fn down(&mut self, reason: &DownReason) {
         if let Some(negotiated) = self.record.clear_established() {
+            self.monitor.received(self.inbound.take_changes());
+            self.monitor.session_down(reason, &negotiated);
+            self.inbound.watch(false);
             self.inbound.session_down(now(), reason, &negotiated);
             self.note_restart(reason);
         }
@@ -192,10 +202,15 @@ impl Peer {
                 established.as_ref().filter(|(other, _)| other == id).map(|(_, negotiated)| negotiated);
             loop {
                 if let Some(negotiated) = negotiated {
-                    while connection.output.len() < OUTPUT_HIGH
+                    let mut packed = connection.output.len();
+                    while packed < OUTPUT_HIGH
                         && self.outbound.poll_update(&self.config, negotiated, &mut connection.output)
                     {
                         self.record.updates_sent += 1;
+                        if self.monitor.wants_sent() {
+                            self.monitor.sent(&connection.output[packed..]);
+                        }
+                        packed = connection.output.len();
                     }
                 }
                 match connection.write() {

@@ -1,4 +1,5 @@
 //! Speakers against each other, each test in a network namespace of its own.
+mod monitoring;
 mod network;
 mod paths;
 mod peers;

@@ -274,3 +274,16 @@ async fn a_receipt_does_not_wait_for_who_is_not_there() {
     assert!(matches!(a.speaker.apply(BTreeMap::new()).await, Err(ApplyError::Stopped)));
     within_deadline(a.tell(&b, &[]).await.flushed()).await;
 }
+
+/// The word to leave and the end of its task's inputs come together; the word counts.
+#[tokio::test]
+async fn a_peer_that_is_removed_is_told_so() {
+    for _ in 0..8 {
+        let (a, b) = pair().await;
+        b.peers([]).await;
+        let told = |status: &PeerStatus| status.last_error.is_some();
+        let (text, _) = a.status(&b, told).await.last_error.unwrap();
+        assert!(text.contains("Peer De-configured"), "{text}");
+        a.speaker.stop(StopMode::HardReset).await;
+    }
+}

@@ -5,8 +5,9 @@ set -euo pipefail
 
 # Packages, and the services that the routing daemons among them would start: the tests run those daemons
 # themselves, inside network namespaces, and the machine's own must stay as its owner wants them.
-packages=(frr bird2 gobgpd exabgp openbgpd iproute2 nftables tcpdump iputils-ping procps curl jq conntrack)
-declare -A service_of=([frr]=frr [bird2]=bird [gobgpd]=gobgpd [exabgp]=exabgp [openbgpd]="openbgpd bgplgd")
+packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 nftables tcpdump iputils-ping procps curl jq conntrack)
+declare -A service_of=([frr]=frr [bird2]=bird [gobgpd]=gobgpd [exabgp]=exabgp [openbgpd]="openbgpd bgplgd"
+    [pmacct]="pmacctd nfacctd sfacctd uacctd")
 
 say() { echo "setup: $*"; }
 die() {

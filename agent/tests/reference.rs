@@ -85,7 +85,7 @@ const SHAPES: [&str; 29] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 5] = ["Health", "DrainView", "DrainState", "Verdict", "ConfigError"];
+const MORE_SHAPES: [&str; 6] = ["Health", "StationView", "DrainView", "DrainState", "Verdict", "ConfigError"];
 
 fn shapes() -> Shapes {
     Shapes::read(&[

@@ -211,3 +211,19 @@ fn every_field_of_every_spec_has_a_type_in_its_schema() {
     }
     assert_eq!(found, Vec::<String>::new());
 }
+
+#[test]
+fn a_station_needs_an_address_only() {
+    let loaded = good("bmp");
+    let stations = &loaded.agent_config().unwrap().bmp;
+    assert_eq!(stations[0].address, "192.0.2.9:11019".parse().unwrap());
+    assert_eq!(
+        (stations[0].statistics_seconds.get(), stations[0].adj_rib_in, stations[0].adj_rib_out),
+        (60, true, true)
+    );
+    assert_eq!(stations[1].address, "[2001:db8::9]:11019".parse().unwrap());
+    assert_eq!(
+        (stations[1].statistics_seconds.get(), stations[1].adj_rib_in, stations[1].adj_rib_out),
+        (0, false, true)
+    );
+}

@@ -1,5 +1,5 @@
 //! From the agent's state to what is answered. Pure.
-use std::time::SystemTime;
+use std::{net::SocketAddr, time::SystemTime};
 
 use plainroute_bgp::{
     AfiSafi, Families, Prefix,
@@ -7,15 +7,15 @@ use plainroute_bgp::{
     wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
 use plainroute_speaker::{
-    AdvertisedRoute, Authentication, Md5Failures, PeerName, PeerStatus, ReceivedRoute, TcpAoFailures,
-    TcpAoState,
+    AdvertisedRoute, Authentication, Md5Failures, PeerName, PeerStatus, ReceivedRoute, StationStatus,
+    TcpAoFailures, TcpAoState,
 };
 
 use super::{
     Published,
     view::{
         AuthenticationView, DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView,
-        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, TcpAoFailuresView,
+        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, StationView, TcpAoFailuresView,
     },
 };
 use crate::{
@@ -369,7 +369,19 @@ pub(super) fn drain(state: &Published) -> DrainView {
     }
 }
 
-pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
+pub(super) fn station((address, status): (SocketAddr, StationStatus)) -> StationView {
+    StationView {
+        address,
+        connected: status.connected_since.is_some(),
+        last_error: status.last_error.map(|(text, _)| text),
+        connections: status.connections,
+        overflows: status.overflows,
+        messages_sent: status.messages_sent,
+        octets_sent: status.octets_sent,
+    }
+}
+
+pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<StationView>) -> Health {
     let sources = state.source_problems.iter().map(|(source, problem)| format!("{source}: {problem}"));
     let drain = match state.drain {
         DrainState::Active => None,
@@ -392,6 +404,14 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
     let routes = kernel_routes(state).into_iter().filter(|route| !route.installed);
     let routes = routes.map(|route| format!("route {} {}: {}", route.prefix, route.target, route.status));
     let (broken, notes): (Vec<_>, Vec<_>) = state.plan.conditions.iter().partition(|said| said.is_problem());
+    let away: Vec<String> = stations
+        .iter()
+        .filter(|station| !station.connected)
+        .map(|station| {
+            let why = station.last_error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("monitoring station {} is not connected{why}", station.address)
+        })
+        .collect();
     Health {
         node: state.node.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -406,6 +426,7 @@ pub(super) fn health(state: &Published, peers: &[PeerView]) -> Health {
             .chain(routes)
             .chain(broken.into_iter().map(ToString::to_string))
             .collect(),
-        notes: notes.into_iter().map(ToString::to_string).collect(),
+        notes: notes.into_iter().map(ToString::to_string).chain(away).collect(),
+        stations,
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use super::{
     Published, answer,
-    view::{Md5FailuresView, PeerView, TcpAoFailuresView},
+    view::{Md5FailuresView, PeerView, StationView, TcpAoFailuresView},
 };
 use crate::drain::DrainState;
 
@@ -35,6 +35,11 @@ struct OfPeerAndKind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStation {
+    station: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfSource {
     source: String,
 }
@@ -56,7 +61,7 @@ struct WithReason {
 }
 
 /// The text of a scrape.
-pub(super) fn encode(state: &Published, peers: &[PeerView]) -> String {
+pub(super) fn encode(state: &Published, peers: &[PeerView], stations: &[StationView]) -> String {
     let mut registry = Registry::with_prefix("plainroute");
     registry.register(
         "build",
@@ -64,6 +69,7 @@ pub(super) fn encode(state: &Published, peers: &[PeerView]) -> String {
         Info::new([("version", env!("CARGO_PKG_VERSION").to_owned()), ("node", state.node.clone())]),
     );
     sessions(&mut registry, peers);
+    monitoring(&mut registry, stations);
     pods(&mut registry, state);
     kernel(&mut registry, state);
     sources(&mut registry, state);
@@ -159,6 +165,33 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
         "Announcements of the peer that import rules refused",
         rejected,
     );
+}
+
+fn monitoring(registry: &mut Registry, stations: &[StationView]) {
+    let up = Family::<OfStation, Gauge>::default();
+    let [connections, overflows, messages, octets] =
+        std::array::from_fn(|_| Family::<OfStation, Counter>::default());
+    for station in stations {
+        let labels = OfStation { station: station.address.to_string() };
+        up.get_or_create(&labels).set(i64::from(station.connected));
+        for (family, value) in [
+            (&connections, station.connections),
+            (&overflows, station.overflows),
+            (&messages, station.messages_sent),
+            (&octets, station.octets_sent),
+        ] {
+            family.get_or_create(&labels).inc_by(value);
+        }
+    }
+    registry.register("bmp_station_up", "1 while the monitoring station is connected", up);
+    registry.register("bmp_station_connections", "Times the connection came about", connections);
+    registry.register(
+        "bmp_station_overflows",
+        "Times it was closed because the station did not read as fast as things happened",
+        overflows,
+    );
+    registry.register("bmp_messages_sent", "BMP messages handed to TCP", messages);
+    registry.register("bmp_octets_sent", "Octets of BMP handed to TCP", octets);
 }
 
 fn pods(registry: &mut Registry, state: &Published) {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Published, answer, explain, metrics,
-    view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+    view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView, StationView},
 };
 use crate::{
     bfd::client::Views,
@@ -85,6 +85,10 @@ impl Access {
         let done = answered.await.map_err(|_| ending())?;
         done.map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))?;
         Ok(Json(answer::drain(&self.state())))
+    }
+
+    fn stations(&self) -> Vec<StationView> {
+        self.speaker.stations().into_iter().map(answer::station).collect()
     }
 
     fn peers(&self) -> Vec<PeerView> {
@@ -227,7 +231,7 @@ async fn explained(State(shared): State<Access>, Query(query): Query<About>) -> 
 }
 
 async fn check(State(shared): State<Access>) -> Json<Health> {
-    Json(answer::health(&shared.state(), &shared.peers()))
+    Json(answer::health(&shared.state(), &shared.peers(), shared.stations()))
 }
 
 async fn drained(State(shared): State<Access>) -> Json<DrainView> {
@@ -254,7 +258,7 @@ async fn undrain(State(shared): State<Access>) -> Result<Json<DrainView>, Refuse
 }
 
 async fn scrape(State(shared): State<Access>) -> Response {
-    let text = metrics::encode(&shared.state(), &shared.peers());
+    let text = metrics::encode(&shared.state(), &shared.peers(), &shared.stations());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

@@ -1,5 +1,8 @@
 //! What the admin socket answers, as values: stable camelCase JSON. The command line reads the same types back.
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -367,6 +370,27 @@ pub struct DrainView {
     pub advertised: usize,
 }
 
+/// A monitoring station (BMP) and how its connection fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StationView {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether the connection stands.
+    pub connected: bool,
+    /// What went wrong last; kept after the connection is back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// How often the connection came about.
+    pub connections: u64,
+    /// How often it was closed because the station did not read as fast as things happened.
+    pub overflows: u64,
+    /// Messages that were handed to TCP.
+    pub messages_sent: u64,
+    /// Octets that were handed to TCP.
+    pub octets_sent: u64,
+}
+
 /// The answer to `plainroute check`: how the agent itself is, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -386,4 +410,7 @@ pub struct Health {
     /// What is as it should be, but worth knowing, one line each.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// The monitoring stations, where there are any. One that is away is worth a note and no problem of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stations: Vec<StationView>,
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admin::view::{
         AuthenticationView, DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView,
-        PodView, RouteView,
+        PodView, RouteView, StationView,
     },
     bfd::protocol::BfdView,
     drain::DrainState,
@@ -121,6 +121,10 @@ pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
             if health.problems.is_empty() {
                 text.push_str("  nothing is wrong\n");
             }
+            text.extend(health.stations.iter().filter(|station| station.connected).map(|station| {
+                let StationView { address, messages_sent, overflows, .. } = station;
+                format!("  monitoring station {address}: connected, {messages_sent} messages, {overflows} overflows\n")
+            }));
             text.extend(health.notes.iter().map(|note| format!("  note: {note}\n")));
             print(&text)?;
         }

@@ -5,6 +5,7 @@
 //! desired kernel, the desired peers and routes, the secrets and BFD sessions that are wanted, and what `admin` shows. Ending it
 //! (SIGTERM, SIGINT) is a restart, not a drain: sessions close without NOTIFICATION and the kernel's routes stay.
 mod journal;
+mod monitoring;
 mod peers;
 mod start;
 
@@ -46,6 +47,7 @@ use crate::{
     },
 };
 use journal::Journal;
+use monitoring::Monitoring;
 use peers::PeersInForce;
 
 /// Who originates Pod routes in the speaker.
@@ -99,6 +101,7 @@ struct Agent {
     flushes: Flushes,
     journal: Journal,
     drain: Drain,
+    monitoring: Monitoring,
     discovery: Discovery,
     /// Which routers were heard where.
     heard: Arc<HeardBy>,
@@ -115,6 +118,7 @@ impl Agent {
         Agent {
             gate,
             drain,
+            monitoring: Monitoring::new(&node),
             discovery,
             heard: Arc::default(),
             node,
@@ -312,7 +316,10 @@ impl Agent {
         let (Some(snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else {
             return false;
         };
-        self.config_changed = snapshot.agent_configs().any(|(config, _)| config.spec != self.config);
+        let other = |spec: &AgentConfigSpec| AgentConfigSpec { bmp: self.config.bmp.clone(), ..spec.clone() };
+        self.config_changed = snapshot.agent_configs().any(|(config, _)| other(&config.spec) != self.config);
+        let stations = snapshot.agent_configs().flat_map(|(config, _)| config.spec.bmp.clone()).collect();
+        self.monitoring.apply(&self.outputs.speaker, stations).await;
         let local = Local {
             node: self.node.clone(),
             router_id: self.router_id,

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use plainroute_agent::{
     admin::view::{
         AddressExplanation, AuthenticationView, DrainView, Explanation, FamilyView, Health, KernelRouteView,
-        Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, Step,
-        TcpAoFailuresView,
+        Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, StationView,
+        Step, TcpAoFailuresView,
     },
     bfd::protocol::{BfdPath, BfdView},
     drain::DrainState,
@@ -308,6 +308,15 @@ pub(crate) fn sick() -> Health {
         notes: texts(&[
             "IPPool/erp: Shadowed: the API server has one of this name too; the file's is in force",
         ]),
+        stations: vec![StationView {
+            address: "192.0.2.9:11019".parse().unwrap(),
+            connected: true,
+            last_error: Some("it closed the connection".to_owned()),
+            connections: 1,
+            overflows: 0,
+            messages_sent: 254,
+            octets_sent: 25_600,
+        }],
         ..sound()
     }
 }
@@ -321,6 +330,7 @@ pub(crate) fn sound() -> Health {
         awaited: Vec::new(),
         problems: Vec::new(),
         notes: Vec::new(),
+        stations: Vec::new(),
     }
 }
 

@@ -84,6 +84,7 @@ impl Shapes {
                 "string".to_owned()
             }
             "IpAddr" => "IP address".to_owned(),
+            "SocketAddr" => "ADDRESS:PORT".to_owned(),
             "jiff::Timestamp" => "time".to_owned(),
             "bool" => "boolean".to_owned(),
             "u8" | "u16" | "u32" | "u64" | "usize" | "Asn" => "number".to_owned(),
@@ -111,7 +112,7 @@ impl Shapes {
             }
             (
                 "String" | "Community" | "ExtendedCommunity" | "LargeCommunity" | "RouterId" | "IpAddr"
-                | "jiff::Timestamp",
+                | "SocketAddr" | "jiff::Timestamp",
                 Value::String(_),
             )
             | ("bool", Value::Bool(_))

@@ -1,5 +1,5 @@
 //! AgentConfig: what the agent itself needs to run. It comes from a file only, and there is one at most.
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -16,7 +16,7 @@ use crate::{
 pub type AgentConfig = Resource<AgentConfigSpec>;
 
 /// What the agent of a node needs to run. It comes from a file only, there is one at most, and without one every
-/// field has its default. A change takes effect when the agent is restarted.
+/// field has its default. A change of `bmp` takes effect at once, any other when the agent is restarted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AgentConfigSpec {
@@ -38,6 +38,36 @@ pub struct AgentConfigSpec {
     /// The directory of what must survive a restart, an absolute path.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
+    /// Monitoring stations (BMP, RFC 7854) that are told of the peers' sessions and routes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bmp: Vec<BmpStation>,
+}
+
+/// One monitoring station, to which the agent connects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BmpStation {
+    /// ADDRESS:PORT where the station listens. Without encryption, so keep it on a trusted network.
+    #[serde(deserialize_with = "address_and_port")]
+    #[schemars(with = "String")]
+    pub address: SocketAddr,
+    /// Time between statistics; 0 for none.
+    #[serde(default = "every_minute")]
+    pub statistics_seconds: Bounded<u32, 0, 86400>,
+    /// Tell the routes that peers sent and the import rules accepted. What they refused is not kept.
+    #[serde(default = "yes")]
+    pub adj_rib_in: bool,
+    /// Tell the routes that peers were sent (RFC 8671).
+    #[serde(default = "yes")]
+    pub adj_rib_out: bool,
+}
+
+fn every_minute() -> Bounded<u32, 0, 86400> {
+    Bounded::literal(60)
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Where objects come from.
@@ -107,6 +137,7 @@ impl Default for AgentConfigSpec {
             routing: Routing::default(),
             bfd: BfdProcess::default(),
             state_dir: "/var/lib/plainroute".into(),
+            bmp: Vec::new(),
         }
     }
 }
@@ -154,6 +185,16 @@ impl Spec for AgentConfigSpec {
         for (field, path) in paths {
             if !path.is_absolute() {
                 broken.add(field, format!("`{}` is not an absolute path", path.display()));
+            }
+        }
+        let mut stations = BTreeSet::new();
+        for (place, station) in self.bmp.iter().enumerate() {
+            let address = station.address;
+            if address.port() == 0 || address.ip().is_unspecified() {
+                broken
+                    .add(format_args!("bmp[{place}].address"), format!("`{address}` cannot be connected to"));
+            } else if !stations.insert(address) {
+                broken.add(format_args!("bmp[{place}].address"), format!("`{address}` stands there twice"));
             }
         }
         let base = self.routing.egress_table_base.get();

@@ -15,7 +15,7 @@ mod resource;
 mod tcp_ao;
 
 pub use agent_config::{
-    AgentConfig, AgentConfigSpec, BfdProcess, KubernetesSource, Metrics, Routing, Source,
+    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, KubernetesSource, Metrics, Routing, Source,
 };
 pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,

@@ -3,6 +3,7 @@ mod monitoring;
 mod network;
 mod paths;
 mod peers;
+mod pmacct;
 mod restart;
 mod routes;
 mod security;

@@ -4,13 +4,13 @@ mod signing;
 use std::time::Duration;
 
 use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig, wire::Role};
-use plainroute_speaker::{ImportRule, PeerConfig};
+use plainroute_speaker::{ImportRule, ListenRange, PeerConfig};
 
 pub(crate) use self::signing::secret_names;
 use self::signing::{Signing, signing};
 use crate::{
     bfd::{self, protocol::SessionSpec},
-    plan::PeerPlan,
+    plan::{PeerPlan, Remote},
     source::secrets::Passwords,
 };
 
@@ -21,19 +21,28 @@ pub(crate) fn peer_config(
     passwords: &Passwords,
     in_force: Option<&PeerConfig>,
 ) -> Option<(PeerConfig, Option<String>)> {
-    let (None, Some(router_id), Some(remote)) = (&plan.refused, plan.router_id, &plan.remote) else {
-        return None;
-    };
+    let (None, Some(router_id)) = (&plan.refused, plan.router_id) else { return None };
     let spec = &plan.spec;
+    let (local_asn, peer_asn) = (*plan.local_asn, *spec.peer_asn);
+    let place = match (&plan.remote, &spec.listen_range) {
+        (Some(remote), _) => PeerConfig {
+            interface: remote.interface.clone(),
+            passive: spec.passive,
+            ..PeerConfig::new(local_asn, peer_asn, *router_id, remote.address)
+        },
+        (None, Some(range)) => {
+            let range = ListenRange::new(range.cidr.prefix(), range.max_peers.get().into());
+            PeerConfig::listening(local_asn, peer_asn, *router_id, range)
+        }
+        (None, None) => return None,
+    };
     let Signing { password, tcp_ao, blocked, lacks } = signing(plan, passwords, in_force);
     let restart = &spec.graceful_restart;
     let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
     let config = PeerConfig {
-        interface: remote.interface.clone(),
         peer_port: spec.peer_port.get(),
         local_address: spec.local_address.map(|address| *address),
         listen_port: spec.listen_port,
-        passive: spec.passive,
         ebgp_multihop: spec.ebgp_multihop.get(),
         ttl_security: spec.ttl_security.map(|security| security.hops.get()),
         password,
@@ -49,7 +58,7 @@ pub(crate) fn peer_config(
         }),
         families: spec.families(),
         // A link with link-local addresses may have no IPv4 address, so IPv4 routes need an IPv6 next hop (RFC 8950).
-        extended_next_hop: spec.extended_next_hop || remote.is_link_local(),
+        extended_next_hop: spec.extended_next_hop || plan.remote.as_ref().is_some_and(Remote::is_link_local),
         enhanced_refresh: spec.enhanced_refresh,
         extended_messages: spec.extended_messages,
         role: spec.role.map(Role::from),
@@ -60,7 +69,7 @@ pub(crate) fn peer_config(
         max_prefixes_out: spec.max_prefixes.limit_out(),
         import: spec.import.iter().map(import_rule).collect(),
         blocked,
-        ..PeerConfig::new(*plan.local_asn, *spec.peer_asn, *router_id, remote.address)
+        ..place
     };
     Some((config, lacks))
 }
@@ -82,7 +91,7 @@ fn import_rule(rule: &plainroute_config::ImportRule) -> ImportRule {
 
 /// The BFD session that goes with a peer in force, if there is to be one.
 pub(crate) fn bfd_session(plan: &PeerPlan, config: &PeerConfig) -> Option<SessionSpec> {
-    let bfd = plan.spec.bfd.as_ref().filter(|bfd| bfd.enabled)?;
+    let bfd = plan.spec.bfd.as_ref().filter(|bfd| bfd.enabled && config.listen_range.is_none())?;
     Some(bfd::client::session(bfd, config))
 }
 
@@ -92,7 +101,7 @@ mod tests {
     use plainroute_config::{Input, Object, PeerTarget, load_inputs};
 
     use super::*;
-    use crate::plan::{FoundBy, Remote};
+    use crate::plan::FoundBy;
 
     /// What the speaker is told of a BGPPeer with these lines in its spec.
     fn told(lines: &str) -> PeerConfig {
@@ -132,6 +141,19 @@ mod tests {
         assert_eq!(link_local.interface.as_deref(), Some("eth0"));
         assert!(!told_of("2001:db8::1", "").extended_next_hop);
         assert!(told_of("2001:db8::1", "  extendedNextHop: true\n").extended_next_hop);
+    }
+
+    #[test]
+    fn a_range_is_told_as_one() {
+        let mut plan = planned("192.0.2.1", "  listenPort: 179\n");
+        plan.spec.peer_address = None;
+        plan.remote = None;
+        assert_eq!(peer_config(&plan, &Passwords::default(), None), None, "nobody knows where it is");
+        let range = serde_json::json!({ "cidr": "192.0.2.0/24", "maxPeers": 3 });
+        plan.spec.listen_range = Some(serde_json::from_value(range).unwrap());
+        let (told, _) = peer_config(&plan, &Passwords::default(), None).unwrap();
+        let range = ListenRange::new("192.0.2.0/24".parse().unwrap(), 3);
+        assert_eq!((told.listen_range, told.listen_port, told.passive), (Some(range), 179, true));
     }
 
     #[test]

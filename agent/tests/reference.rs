@@ -54,8 +54,9 @@ const ANSWERS: [(&str, &str); 10] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 29] = [
+const SHAPES: [&str; 30] = [
     "PeerView",
+    "RangeView",
     "NegotiatedView",
     "NegotiatedRestartView",
     "Md5FailuresView",

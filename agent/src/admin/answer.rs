@@ -7,15 +7,16 @@ use plainroute_bgp::{
     wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
 use plainroute_speaker::{
-    AdvertisedRoute, Authentication, Md5Failures, PeerName, PeerStatus, ReceivedRoute, StationStatus,
-    TcpAoFailures, TcpAoState,
+    AdvertisedRoute, Authentication, Listening, Md5Failures, PeerName, PeerStatus, ReceivedRoute,
+    StationStatus, TcpAoFailures, TcpAoState,
 };
 
 use super::{
     Published,
     view::{
         AuthenticationView, DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView,
-        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, StationView, TcpAoFailuresView,
+        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RangeView, RouteView, StationView,
+        TcpAoFailuresView,
     },
 };
 use crate::{
@@ -26,7 +27,8 @@ use crate::{
 };
 
 pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> PeerView {
-    let families = status.families.iter().map(|(family, counts)| {
+    // A range has no routes of its own.
+    let families = status.families.iter().filter(|_| status.listening.is_none()).map(|(family, counts)| {
         let view = FamilyView {
             negotiated: counts.negotiated,
             originated: counts.originated,
@@ -45,10 +47,23 @@ pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> P
         name: name.to_string(),
         address: status.peer_address,
         interface: status.interface.clone(),
-        found_by: planned.and_then(found_by),
+        found_by: match &status.member_of {
+            Some(_) => Some(FoundBy::ListenRange),
+            None => planned.and_then(found_by),
+        },
+        range: status.listening.map(|Listening { range, peers, refused }| RangeView {
+            cidr: range.prefix.to_string(),
+            peers,
+            max_peers: range.max_peers,
+            refused,
+        }),
+        member_of: status.member_of.as_ref().map(ToString::to_string),
         local_asn: status.local_asn.number(),
         peer_asn: status.peer_asn.number(),
-        state: status.state.name().to_owned(),
+        state: match status.listening {
+            Some(_) if status.blocked.is_none() => "Listening".to_owned(),
+            Some(_) | None => status.state.name().to_owned(),
+        },
         since: timestamp(status.since_time),
         seconds_in_state: status.since.elapsed().as_secs(),
         local_address: status.local_address.map(|address| address.to_string()),
@@ -120,6 +135,13 @@ pub(super) fn refused_peers(state: &Published) -> impl Iterator<Item = PeerView>
             .map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED.into(), |remote| remote.address),
         interface: peer.interface().map(str::to_owned),
         found_by: found_by(peer),
+        range: peer.spec.listen_range.map(|range| RangeView {
+            cidr: range.cidr.prefix().to_string(),
+            peers: 0,
+            max_peers: range.max_peers.get().into(),
+            refused: 0,
+        }),
+        member_of: None,
         local_asn: peer.local_asn.number(),
         peer_asn: peer.spec.peer_asn.number(),
         state: "Idle".to_owned(),
@@ -390,7 +412,7 @@ pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<Statio
     }
     .into_iter();
     let awaited = state.awaited.iter().map(|what| format!("waiting for the first complete list of {what}"));
-    let down = peers.iter().filter(|peer| !peer.is_established()).map(|peer| {
+    let down = peers.iter().filter(|peer| !peer.is_well()).map(|peer| {
         let why = peer.blocked.as_ref().or(peer.last_error.as_ref());
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         format!("BGPPeer/{} is {}{why}", peer.name, peer.state)

@@ -103,6 +103,12 @@ fn steps(
         steps.extend(address.advertise.keys().map(|name| {
             let peer = peers.iter().find(|peer| peer.name == *name);
             let state = peer.map_or("unknown", |peer| peer.state.as_str());
+            if peer.is_some_and(|peer| peer.range.is_some()) {
+                let members = || peers.iter().filter(|peer| peer.member_of.as_ref() == Some(name));
+                let (up, all) = (members().filter(|peer| peer.is_established()).count(), members().count());
+                let text = format!("BGPPeer {name} is {state}: {up} of {all} peers are Established");
+                return Step { ok: up > 0 && fate.peers.contains(name), text };
+            }
             Step {
                 ok: peer.is_some_and(PeerView::is_established) && fate.peers.contains(name),
                 text: format!("BGPPeer {name} is {state}"),

@@ -102,7 +102,14 @@ fn sessions(registry: &mut Registry, peers: &[PeerView]) {
     // It starts again with each session, so it is no counter.
     let md5 = Family::<OfPeerAndKind, Gauge>::default();
     let tcp_ao = Family::<OfPeerAndKind, Gauge>::default();
-    for peer in peers {
+    let (members, refused) = (Family::<OfPeer, Gauge>::default(), Family::<OfPeer, Counter>::default());
+    for (peer, range) in peers.iter().filter_map(|peer| Some((peer, peer.range.as_ref()?))) {
+        members.get_or_create(&of(peer)).set(count(range.peers));
+        refused.get_or_create(&of(peer)).inc_by(range.refused);
+    }
+    registry.register("bgp_range_peers", "Peers that have connected from within the listenRange", members);
+    registry.register("bgp_range_refused", "Connections beyond the maxPeers of the listenRange", refused);
+    for peer in peers.iter().filter(|peer| peer.range.is_none()) {
         up.get_or_create(&of(peer)).set(i64::from(peer.is_established()));
         seconds.get_or_create(&of(peer)).set(i64::try_from(peer.seconds_in_state).unwrap_or(i64::MAX));
         for (family, value) in [

@@ -167,10 +167,17 @@ type NotFound = (StatusCode, String);
 
 impl OfPeer {
     fn names(self, shared: &Access) -> Result<Vec<PeerName>, NotFound> {
-        let known: Vec<PeerName> = shared.speaker.peers().borrow().keys().cloned().collect();
-        match self.peer {
+        let peers = Arc::clone(&shared.speaker.peers().borrow());
+        let known: Vec<PeerName> = peers.keys().cloned().collect();
+        let is_range = |name: &PeerName| peers.get(name).is_some_and(|peer| peer.listening.is_some());
+        match self.peer.map(|name| PeerName::from(name.as_str())) {
             None => Ok(known),
-            Some(name) if known.iter().any(|known| known.as_str() == name) => Ok(vec![PeerName::from(name)]),
+            // What is asked of a range is asked of each who is in it.
+            Some(range) if is_range(&range) => {
+                let members = peers.iter().filter(|(_, peer)| peer.member_of.as_ref() == Some(&range));
+                Ok(members.map(|(name, _)| name.clone()).collect())
+            }
+            Some(name) if peers.contains_key(&name) => Ok(vec![name]),
             Some(name) => {
                 let known: Vec<&str> = known.iter().map(PeerName::as_str).collect();
                 let message = format!("no peer {name} on this node; its peers are: {}", known.join(", "));

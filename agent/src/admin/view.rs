@@ -16,9 +16,10 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerView {
-    /// The name of the session: the BGPPeer's, or `NAME@ADDRESS` for each router that its `autoDiscovery` finds.
+    /// The name of the session: the BGPPeer's, or `NAME@ADDRESS` for each router that its `autoDiscovery` finds or that
+    /// connects from within its `listenRange`.
     pub name: String,
-    /// Its address; all zeros where it has not been found.
+    /// Its address; all zeros where it has not been found, and of a range.
     pub address: IpAddr,
     /// The interface that it is reached by, where its address alone does not say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +33,13 @@ pub struct PeerView {
     /// Its AS.
     #[serde(rename = "peerASN")]
     pub peer_asn: u32,
-    /// The state of the session, in the words of RFC 4271.
+    /// From where peers may connect, where this stands for all of them; each that does follows by its own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<RangeView>,
+    /// The BGPPeer within whose `listenRange` it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_of: Option<String>,
+    /// The state of the session, in the words of RFC 4271; `Listening` of a range.
     pub state: String,
     /// When it entered the state.
     pub since: jiff::Timestamp,
@@ -89,6 +96,9 @@ impl PeerView {
     /// The address with the interface where that belongs to it; none where the peer has not been found.
     pub fn place(&self) -> Option<String> {
         let link_local = matches!(self.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        if let Some(range) = &self.range {
+            return Some(range.cidr.clone());
+        }
         match &self.interface {
             _ if self.address.is_unspecified() => None,
             Some(interface) if link_local => Some(format!("{}%{interface}", self.address)),
@@ -96,10 +106,29 @@ impl PeerView {
         }
     }
 
+    /// Whether nothing is wrong with it: the session is up, or the range is listened for.
+    pub fn is_well(&self) -> bool {
+        self.is_established() || (self.range.is_some() && self.blocked.is_none())
+    }
+
     /// Whether the session is up.
     pub fn is_established(&self) -> bool {
         self.state == "Established"
     }
+}
+
+/// From where peers may connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RangeView {
+    /// The range.
+    pub cidr: String,
+    /// How many peers there are.
+    pub peers: usize,
+    /// How many there may be.
+    pub max_peers: usize,
+    /// How many connections were refused because there were as many as may be.
+    pub refused: u64,
 }
 
 /// What both sides of a session agreed on.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admin::view::{
         AuthenticationView, DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView,
-        PodView, RouteView, StationView,
+        PodView, RangeView, RouteView, StationView,
     },
     bfd::protocol::BfdView,
     drain::DrainState,
@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn peers(asked: &Asked) -> anyhow::Result<bool> {
     let peers: Vec<PeerView> = client::ask(asked, "/v1/peers")?;
     print_rows(&peers, asked.output, "no BGPPeer serves this node")?;
-    Ok(!peers.is_empty() && peers.iter().all(PeerView::is_established))
+    Ok(!peers.is_empty() && peers.iter().all(PeerView::is_well))
 }
 
 pub(super) fn routes(routes: &Routes) -> anyhow::Result<bool> {
@@ -199,6 +199,9 @@ impl Rows for PeerView {
         // What went wrong before a session came up is history; the wide form tells it all the same.
         let past = self.last_error.clone().filter(|_| wide || !self.is_established());
         let error = self.blocked.clone().or(not_advertised).or(past);
+        if let Some(range) = self.range.as_ref().filter(|_| self.blocked.is_none()) {
+            return range_cells(self, range, wide);
+        }
         let mut cells = vec![
             self.name.clone(),
             or_dash(self.place()),
@@ -229,6 +232,21 @@ impl Rows for PeerView {
         }
         cells
     }
+}
+
+/// A range has no session: in place of an error stands how many peers there are.
+fn range_cells(peer: &PeerView, range: &RangeView, wide: bool) -> Vec<String> {
+    let mut room = format!("{} of {} peers", range.peers, range.max_peers);
+    if range.refused > 0 {
+        room += &format!(", {} connections refused", range.refused);
+    }
+    let mut cells = vec![String::from("-"); PeerView::titles(wide).len()];
+    let (asn, last) = (peer.peer_asn.to_string(), cells.len() - 1);
+    let told =
+        [peer.name.clone(), or_dash(peer.place()), asn, peer.state.clone(), ago(peer.seconds_in_state)];
+    cells[..told.len()].clone_from_slice(&told);
+    cells[last] = room;
+    cells
 }
 
 /// How a session is signed, with the IDs of TCP-AO: the current key's, the next one's, and those of old keys.

@@ -17,11 +17,12 @@ use crate::{discovery::Found, index::Snapshot};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerPlan {
-    /// The name of the session: the BGPPeer's, or `NAME@ADDRESS` for each router that its `autoDiscovery` finds.
+    /// The name of the session: the BGPPeer's, or `NAME@ADDRESS` for each router that its `autoDiscovery` finds. Routers
+    /// that connect from within a `listenRange` have such names too, but are not planned one by one.
     pub name: String,
     /// The BGPPeer that it comes of.
     pub bgp_peer: String,
-    /// The router; none where it has not been found.
+    /// The router; none where it has not been found, or is whoever connects from within the `listenRange`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Remote>,
     /// Our AS towards it, the Node's annotation considered.
@@ -60,6 +61,8 @@ pub enum FoundBy {
     RouterAdvertisement,
     /// The node's default route leads to it.
     DefaultGateway,
+    /// It has connected from within the `listenRange`.
+    ListenRange,
 }
 
 impl fmt::Display for FoundBy {
@@ -68,6 +71,7 @@ impl fmt::Display for FoundBy {
             FoundBy::Configuration => "configuration",
             FoundBy::RouterAdvertisement => "router advertisement",
             FoundBy::DefaultGateway => "default gateway",
+            FoundBy::ListenRange => "listen range",
         })
     }
 }
@@ -185,7 +189,7 @@ impl Identity {
         let configured = spec.router_id.map(|router_id| *router_id);
         // The annotation is about this very node; a peer's routerID would be the same on every node that it serves.
         let router_id = self.router_id.or(configured).or(self.address);
-        let planned = |(name, remote): (String, Result<Remote, String>)| PeerPlan {
+        let planned = |(name, remote): (String, Result<Option<Remote>, String>)| PeerPlan {
             name,
             bgp_peer: peer.name().to_owned(),
             local_asn: self.asn.map_or(spec.local_asn, Parsed),
@@ -195,7 +199,7 @@ impl Identity {
                 (Ok(_), None) => Some(NO_ROUTER_ID.to_owned()),
                 (Ok(_), Some(_)) => None,
             },
-            remote: remote.ok(),
+            remote: remote.ok().flatten(),
             spec: spec.clone(),
         };
         locate(peer.name(), spec, found).into_iter().map(planned).collect()
@@ -205,10 +209,12 @@ impl Identity {
 const NO_ROUTER_ID: &str = "the node has no router ID: set spec.routerID, the Node annotation \
     plainroute.dev/router-id, or an IPv4 address on the node";
 
-/// Where the routers of a BGPPeer are, by the names of their sessions; one without a place says why.
-fn locate(name: &str, spec: &BgpPeerSpec, found: &Found) -> Vec<(String, Result<Remote, String>)> {
-    let alone = |remote| vec![(name.to_owned(), remote)];
+/// Where the routers of a BGPPeer are, by the names of their sessions; one without a place says why, unless they are
+/// those who connect.
+fn locate(name: &str, spec: &BgpPeerSpec, found: &Found) -> Vec<(String, Result<Option<Remote>, String>)> {
+    let alone = |remote: Result<Remote, String>| vec![(name.to_owned(), remote.map(Some))];
     match spec.target() {
+        PeerTarget::ListenRange(_) => vec![(name.to_owned(), Ok(None))],
         PeerTarget::Address(address) => alone(Ok(Remote {
             address,
             interface: spec.scope().map(str::to_owned),
@@ -235,7 +241,7 @@ fn locate(name: &str, spec: &BgpPeerSpec, found: &Found) -> Vec<(String, Result<
                 interface: gateway.interface.clone(),
                 found_by: FoundBy::DefaultGateway,
             });
-            gateways.map(|remote| (format!("{name}@{remote}"), Ok(remote))).collect()
+            gateways.map(|remote| (format!("{name}@{remote}"), Ok(Some(remote)))).collect()
         }
     }
 }

@@ -99,6 +99,13 @@ fn leave_out(
             peers.remove(second);
             say(second, format!("has the same address as BGPPeer/{first}, {address}; that one is in force"));
         }
+        ApplyError::SameRange { first, second, range } => {
+            peers.remove(second);
+            say(
+                second,
+                format!("has the same listenRange as BGPPeer/{first}, {range}; that one is in force"),
+            );
+        }
         ApplyError::Listen { port, .. } => {
             // Who can connect does; who can only wait must stay down, and shows why.
             for (peer, config) in peers.iter_mut().filter(|(_, config)| config.listen_port == *port) {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use plainroute_agent::{
     admin::view::{
         AddressExplanation, AuthenticationView, DrainView, Explanation, FamilyView, Health, KernelRouteView,
-        Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RouteView, StationView,
-        Step, TcpAoFailuresView,
+        Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RangeView, RouteView,
+        StationView, Step, TcpAoFailuresView,
     },
     bfd::protocol::{BfdPath, BfdView},
     drain::DrainState,
@@ -44,6 +44,8 @@ pub(crate) fn established() -> PeerView {
         address: address("172.16.0.254"),
         interface: None,
         found_by: Some(FoundBy::Configuration),
+        range: None,
+        member_of: None,
         local_asn: 64512,
         peer_asn: 4_200_000_000,
         state: "Established".to_owned(),
@@ -151,7 +153,21 @@ pub(crate) fn peers() -> Vec<PeerView> {
         last_error_time: None,
         ..down.clone()
     };
-    vec![established(), down, blocked]
+    let range = PeerView {
+        name: "tor-d".to_owned(),
+        state: "Listening".to_owned(),
+        range: Some(RangeView { cidr: "172.16.1.0/24".to_owned(), peers: 1, max_peers: 64, refused: 3 }),
+        blocked: None,
+        ..blocked.clone()
+    };
+    let member = PeerView {
+        name: "tor-d@172.16.1.5".to_owned(),
+        address: address("172.16.1.5"),
+        found_by: Some(FoundBy::ListenRange),
+        member_of: Some("tor-d".to_owned()),
+        ..established()
+    };
+    vec![established(), down, blocked, range, member]
 }
 
 pub(crate) fn advertised() -> Vec<RouteView> {

@@ -116,12 +116,13 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 32] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 33] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
         peer_asn,
         peer_address,
+        listen_range,
         interface,
         peer_port,
         local_address,
@@ -174,6 +175,8 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 32] {
         ("password", Reset, *password != old.password),
         ("tcpAO", Reset, !rolls(old.tcp_ao.as_ref(), tcp_ao.as_ref())),
         ("blocked", Reset, *blocked != old.blocked),
+        // Those whom it no longer takes in are ceased one by one; the others see nothing.
+        ("listenRange", Silent, *listen_range != old.listen_range),
         // Only the next connection cares.
         ("peerPort", Silent, *peer_port != old.peer_port),
         ("listenPort", Silent, *listen_port != old.listen_port),
@@ -272,7 +275,10 @@ mod tests {
                 c.import = vec![ImportRule::new(prefix)];
             }),
         ];
-        let silent: [(Field, Edit); 8] = [
+        let silent: [(Field, Edit); 9] = [
+            ("listenRange", |c| {
+                c.listen_range = Some(crate::ListenRange::new("10.0.0.0/8".parse().unwrap(), 1));
+            }),
             ("peerPort", |c| c.peer_port = 1),
             ("listenPort", |c| c.listen_port = 1),
             ("passive", |c| c.passive = true),

@@ -1,8 +1,13 @@
 //! What a peer is told, and what is refused before it reaches any task.
-use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use plainroute_bgp::{
-    Asn, Community, Families, HoldTime, LargeCommunity, Prefix, RouterId,
+    AfiSafi, Asn, Community, Families, HoldTime, LargeCommunity, Prefix, RouterId,
     policy::{Action, AsPathFilter},
     session::{GracefulRestartConfig, SessionConfig},
     wire::Role,
@@ -143,15 +148,41 @@ pub struct SpeakerConfig {
     pub tcp_ao: TcpAoSupport,
 }
 
-/// One peer, whole. Two peers must differ in address, or in interface where the address is link-local.
+/// Whoever connects from within a prefix becomes a peer (dynamic peers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenRange {
+    /// Where they may come from.
+    pub prefix: Prefix,
+    /// How many there may be at a time; those beyond are refused.
+    pub max_peers: usize,
+    /// How long one that has no session, and of which no route is kept, stays a peer.
+    pub linger: Duration,
+}
+
+impl ListenRange {
+    /// How long a peer without a session stays one where nobody says otherwise.
+    pub const LINGER: Duration = Duration::from_secs(60);
+
+    /// A range for that many peers.
+    pub fn new(prefix: Prefix, max_peers: usize) -> ListenRange {
+        ListenRange { prefix, max_peers, linger: Self::LINGER }
+    }
+}
+
+/// One peer, whole, or what is to hold for each that connects from within a range. Two peers must differ in address, or
+/// in interface where the address is link-local; an address of its own goes before a range, a longer prefix before a
+/// shorter one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     /// Our AS towards this peer.
     pub local_asn: Asn,
     /// The AS that the peer must be in.
     pub peer_asn: Asn,
-    /// The peer's address.
+    /// The peer's address; of a range all zeros.
     pub peer_address: IpAddr,
+    /// In place of one peer, all those who connect from within a range, each by the name `NAME@ADDRESS`. See
+    /// [`PeerConfig::listening`].
+    pub listen_range: Option<ListenRange>,
     /// The interface over which it is reached; required where the address is link-local.
     pub interface: Option<String>,
     /// The peer's TCP port.
@@ -219,6 +250,7 @@ impl PeerConfig {
             local_asn,
             peer_asn,
             peer_address,
+            listen_range: None,
             interface: None,
             peer_port: 179,
             local_address: None,
@@ -248,6 +280,21 @@ impl PeerConfig {
             import: Vec::new(),
             blocked: None,
         }
+    }
+
+    /// What holds for each peer that connects from within a range; it needs a `listen_port` yet.
+    pub fn listening(local_asn: Asn, peer_asn: Asn, router_id: RouterId, range: ListenRange) -> PeerConfig {
+        let nowhere = nowhere(range.prefix.family());
+        PeerConfig {
+            listen_range: Some(range),
+            passive: true,
+            ..PeerConfig::new(local_asn, peer_asn, router_id, nowhere)
+        }
+    }
+
+    /// The configuration of a peer that has connected from within the range.
+    pub(crate) fn of_member(&self, address: IpAddr) -> PeerConfig {
+        PeerConfig { listen_range: None, peer_address: address, passive: true, ..self.clone() }
     }
 
     /// Whether the peer is in our AS.
@@ -292,6 +339,9 @@ impl PeerConfig {
         if self.local_address.is_some_and(|local| local.is_ipv4() != self.peer_address.is_ipv4()) {
             return refuse("localAddress and peerAddress are of different families");
         }
+        if let Some(range) = &self.listen_range {
+            self.check_range(range).map_or(Ok(()), refuse)?;
+        }
         if self.passive && self.listen_port == 0 {
             return refuse("a passive peer needs a listenPort");
         }
@@ -305,6 +355,24 @@ impl PeerConfig {
             return refuse("no family is left to exchange");
         }
         Ok(())
+    }
+
+    /// What is wrong with a range of peers.
+    fn check_range(&self, range: &ListenRange) -> Option<&'static str> {
+        if self.peer_address != nowhere(range.prefix.family()) || self.interface.is_some() {
+            return Some("peerAddress, interface and listenRange exclude each other");
+        }
+        if is_link_local(range.prefix.address()) {
+            return Some("listenRange: link-local addresses say nothing without an interface");
+        }
+        if self.listen_port == 0 && self.blocked.is_none() {
+            return Some("listenRange needs a listenPort");
+        }
+        if range.max_peers == 0 {
+            return Some("listenRange: there is room for at least one peer");
+        }
+        // A connection has the range's keys, which roll by other rules than those of one peer.
+        self.tcp_ao.is_some().then_some("listenRange: its peers are signed by TCP MD5, not by TCP-AO")
     }
 
     /// Whether segments are to be signed, in either way.
@@ -322,6 +390,14 @@ impl PeerConfig {
     pub(crate) fn source(&self) -> Source {
         let scope = if is_link_local(self.peer_address) { self.interface.clone() } else { None };
         Source { address: self.peer_address, interface: scope }
+    }
+}
+
+/// The address of nobody.
+fn nowhere(family: AfiSafi) -> IpAddr {
+    match family {
+        AfiSafi::Ipv4Unicast => Ipv4Addr::UNSPECIFIED.into(),
+        AfiSafi::Ipv6Unicast => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -369,6 +445,16 @@ pub enum ApplyError {
         second: PeerName,
         /// The address, with the interface where it is link-local.
         address: String,
+    },
+    /// Two ranges are the same.
+    #[error("peers {first} and {second} have the same range {range}")]
+    SameRange {
+        /// The one.
+        first: PeerName,
+        /// The other.
+        second: PeerName,
+        /// The range.
+        range: Prefix,
     },
     /// A port cannot be listened on.
     #[error("cannot listen on TCP port {port}: {source}{}", missing_capability(*port, source))]

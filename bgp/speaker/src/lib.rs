@@ -56,14 +56,16 @@ mod tcp_ao;
 
 pub use bmp::{StationConfig, StationStatus, StationStatuses};
 pub use change::{Cost, Effect, Field, PeerChange, change_costs};
-pub use config::{ApplyError, ImportRule, InvalidPassword, Password, PeerConfig, PeerName, SpeakerConfig};
+pub use config::{
+    ApplyError, ImportRule, InvalidPassword, ListenRange, Password, PeerConfig, PeerName, SpeakerConfig,
+};
 pub use learned::{Learned, LearnedPath};
 pub use md5::{Md5Failures, TcpAoFailures};
 pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute, RouteChange};
 pub use path::{PathState, Paths};
 pub use receipt::Receipt;
 pub use speaker::{Speaker, StopMode};
-pub use status::{Counters, FamilyStatus, PeerStatus, Peers};
+pub use status::{Counters, FamilyStatus, Listening, PeerStatus, Peers};
 pub use tcp_ao::{
     Authentication, InvalidTcpAoKeys, KeyIds, TcpAoAlgorithm, TcpAoKey, TcpAoKeys, TcpAoState, TcpAoSupport,
 };

@@ -42,6 +42,7 @@ use crate::{
     md5::Md5Watch,
     next_hop::interface_addresses,
     outbound::{Changes, Outbound},
+    signature::Signature,
     socket,
     status::{PeerView, Record},
     tcp_ao::{TcpAoKey, connection::ConnectionKeys},
@@ -437,9 +438,10 @@ impl Peer {
         self.session.established().is_some_and(|(_, negotiated)| negotiated.graceful_restart.is_some())
     }
 
-    fn accept(&mut self, Accepted { stream, keys }: Accepted) {
+    fn accept(&mut self, Accepted { stream, signature, keys }: Accepted) {
         // The configuration may have changed while the connection was in the channel.
         let expected = stream.peer_addr().is_ok_and(|remote| remote.ip() == self.config.peer_address)
+            && signature.as_ref().and_then(Signature::password) == self.config.password.as_ref()
             && keys.is_empty() == self.config.tcp_ao.is_none();
         if !expected || self.leaving.is_some() {
             return;

@@ -1,12 +1,22 @@
 //! The registry task.
 //!
-//! Owns: the peers' configuration, their tasks, the listeners, and what each owner originates.
-//! Inputs: commands of the handles (bounded channel); nudges of the peers' tasks that their view has changed.
+//! Owns: the peers' configuration, their tasks, the listeners, and what each owner originates. Peers that are not
+//! configured one by one, but connect from within a range, are in [`dynamic`].
+//! Inputs: commands of the handles, connections from within ranges (bounded channels); nudges of the peers' tasks that
+//! their view has changed; the clock.
 //! Outputs: each peer's configuration and each listener's callers (`watch`); the changes of what each peer is to be
 //! told (bounded channel); the status of all peers and the best of what they taught (`watch`).
 //! Cancelling: the task ends when it is stopped or the last handle is dropped; the peers' tasks then close their
 //! connections without NOTIFICATION. Answers that nobody waits for any more are dropped.
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+mod check;
+mod dynamic;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use plainroute_bgp::{session::StopReason, wire::CeaseReason};
 use tokio::{
@@ -15,6 +25,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::dynamic::Ranges;
 use crate::{
     AdvertisedRoute, ApplyError, Effect, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
     Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StationConfig, StopMode,
@@ -26,6 +37,7 @@ use crate::{
     outbound::Changes,
     peer::{CHANGES_WAITING, Inputs, Leave, Outputs, Peer, PeerCommand},
     signature::Signature,
+    socket::tcp_ao::Peers as Keyed,
     status::PeerView,
 };
 
@@ -76,6 +88,8 @@ pub(crate) struct PublicOutputs {
 
 /// A running peer, as the registry sees it.
 struct Running {
+    /// The range that it is of, where it is not configured by itself.
+    member_of: Option<PeerName>,
     config: watch::Sender<PeerConfig>,
     changes: mpsc::Sender<Changes>,
     /// Of the last change that it was told.
@@ -87,9 +101,16 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+impl Running {
+    /// The name under which routes are originated to it: a range is told as a whole.
+    fn told_as(&self, name: &PeerName) -> PeerName {
+        self.member_of.as_ref().unwrap_or(name).clone()
+    }
+}
+
 /// A listener's task; it ends when the sender is dropped.
 struct Listening {
-    callers: watch::Sender<Callers>,
+    callers: watch::Sender<Arc<Callers>>,
     task: JoinHandle<()>,
 }
 
@@ -108,6 +129,7 @@ pub(crate) struct Registry {
     paths: watch::Receiver<Arc<Paths>>,
     outputs: PublicOutputs,
     peers: BTreeMap<PeerName, Running>,
+    ranges: Ranges,
     listeners: BTreeMap<u16, Listening>,
     originated: OriginatedSets,
     version: u64,
@@ -132,6 +154,7 @@ impl Registry {
             paths,
             outputs,
             peers: BTreeMap::new(),
+            ranges: Ranges::new(),
             listeners: BTreeMap::new(),
             originated: OriginatedSets::default(),
             version: 0,
@@ -144,10 +167,19 @@ impl Registry {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let changed = Arc::clone(&self.changed);
         loop {
+            let timeout = self.ranges.poll_timeout();
             let command = tokio::select! {
                 command = inbox.recv() => command,
                 () = changed.notified() => {
                     self.publish();
+                    continue;
+                }
+                knock = self.ranges.knocked() => {
+                    self.admit(knock).await;
+                    continue;
+                }
+                () = sleep_until(timeout) => {
+                    self.handle_timeout().await;
                     continue;
                 }
             };
@@ -182,19 +214,26 @@ impl Registry {
 
     /// All or nothing: what can fail comes first.
     async fn apply(&mut self, wanted: BTreeMap<PeerName, PeerConfig>) -> Result<Vec<PeerChange>, ApplyError> {
-        check(&wanted)?;
+        check::check(&wanted)?;
         let new_listeners = self.bind_new_ports(&wanted)?;
-        let mut changes = Vec::new();
-        let gone: Vec<PeerName> =
-            self.peers.keys().filter(|peer| !wanted.contains_key(*peer)).cloned().collect();
+        let mut changes = self.apply_ranges(&wanted).await;
+        let (configured, gone): (BTreeSet<PeerName>, BTreeSet<PeerName>) = self
+            .peers
+            .iter()
+            .filter(|(_, running)| running.member_of.is_none())
+            .map(|(peer, _)| peer.clone())
+            .partition(|peer| wanted.get(peer).is_some_and(|config| config.listen_range.is_none()));
         for peer in gone {
             self.remove(&peer).await;
-            changes.push(PeerChange { peer, effect: Effect::Removed });
+            // One that has become a range is among the changes already.
+            if !wanted.contains_key(&peer) {
+                changes.push(PeerChange { peer, effect: Effect::Removed });
+            }
         }
-        for (peer, config) in wanted {
-            let effect = match self.peers.get(&peer) {
+        for (peer, config) in wanted.into_iter().filter(|(_, config)| config.listen_range.is_none()) {
+            let effect = match self.peers.get(&peer).filter(|_| configured.contains(&peer)) {
                 None => {
-                    self.add(peer.clone(), config).await;
+                    self.add(peer.clone(), config, None).await;
                     Effect::Added
                 }
                 Some(running) => {
@@ -224,7 +263,7 @@ impl Registry {
                 // The keys must stand before the first SYN; nobody is let in before the peers run.
                 let configs = wanted.iter().filter(|(_, config)| config.listen_port == port);
                 let signature = |config| Signature::of(config, &self.speaker.tcp_ao);
-                let signatures = configs.filter_map(|(_, c)| Some((c.peer_address, signature(c)?)));
+                let signatures = configs.filter_map(|(_, c)| Some((keyed(c), signature(c)?)));
                 let listener = Listener::bind(port, signatures.collect())
                     .map_err(|source| ApplyError::Listen { port, source })?;
                 listeners.insert(port, listener);
@@ -235,13 +274,14 @@ impl Registry {
 
     async fn update_listeners(&mut self, new: BTreeMap<u16, Listener>) {
         for (port, listener) in new {
-            let callers = watch::Sender::new(Callers::default());
+            let callers = watch::Sender::new(Arc::default());
             let task = tokio::spawn(listener.run(callers.subscribe()));
             self.listeners.insert(port, Listening { callers, task });
             info!(port, "listening");
         }
-        let mut ports: BTreeMap<u16, BTreeMap<_, Caller>> = BTreeMap::new();
-        for (peer, running) in &self.peers {
+        let mut ports: BTreeMap<u16, Callers> = BTreeMap::new();
+        self.ranges.callers(&mut ports, &self.speaker);
+        for (peer, running) in self.peers.iter().filter(|(_, running)| running.member_of.is_none()) {
             let config = running.config.borrow();
             if config.listen_port != 0 {
                 let caller = Caller {
@@ -250,7 +290,7 @@ impl Registry {
                     ttl_security: config.ttl_security,
                     connections: running.connections.clone(),
                 };
-                ports.entry(config.listen_port).or_default().insert(config.source(), caller);
+                ports.entry(config.listen_port).or_default().peers.insert(config.source(), caller);
             }
         }
         for (port, listening) in std::mem::take(&mut self.listeners) {
@@ -267,7 +307,7 @@ impl Registry {
         }
     }
 
-    async fn add(&mut self, peer: PeerName, config: PeerConfig) {
+    async fn add(&mut self, peer: PeerName, config: PeerConfig, member_of: Option<PeerName>) {
         let (commands, commands_in) = mpsc::channel(16);
         let (connections, connections_in) = mpsc::channel(4);
         let view = watch::Sender::new(PeerView::idle(&config, &self.speaker));
@@ -295,6 +335,7 @@ impl Registry {
                 )
                 .run(),
             ),
+            member_of,
             config,
             changes,
             version: self.version,
@@ -302,7 +343,7 @@ impl Registry {
             connections,
         };
         info!(%peer, "added");
-        tell(&running, self.originated.routes_to(&peer), self.version).await;
+        tell(&running, self.originated.routes_to(&running.told_as(&peer)), self.version).await;
         self.peers.insert(peer, running);
     }
 
@@ -321,7 +362,8 @@ impl Registry {
         let replaced = self.originated.replace(owner, routes);
         self.version += 1;
         for (peer, running) in &mut self.peers {
-            let mut changes = self.originated.changes(&replaced, peer).peekable();
+            let name = running.told_as(peer);
+            let mut changes = self.originated.changes(&replaced, &name).peekable();
             if changes.peek().is_some() {
                 running.version = self.version;
                 tell(running, changes, self.version).await;
@@ -333,10 +375,12 @@ impl Registry {
     async fn update(&mut self, owner: &str, changes: Vec<RouteChange>) -> Receipt {
         let told = self.originated.update(owner, changes);
         self.version += 1;
-        for (peer, changes) in told {
-            if let Some(running) = self.peers.get_mut(&peer) {
-                running.version = self.version;
-                tell(running, changes.into_iter(), self.version).await;
+        for (name, changes) in told {
+            for peer in self.ranges.told_as(&name) {
+                if let Some(running) = self.peers.get_mut(&peer) {
+                    running.version = self.version;
+                    tell(running, changes.iter().cloned(), self.version).await;
+                }
             }
         }
         self.receipt()
@@ -385,10 +429,15 @@ impl Registry {
         let mut statuses = Peers::new();
         let mut teachings: BTreeMap<PeerName, Teaching> = BTreeMap::new();
         for (peer, running) in &mut self.peers {
-            let PeerView { status, teaching } = running.view.borrow_and_update().clone();
+            let PeerView { mut status, teaching } = running.view.borrow_and_update().clone();
+            if let Some(range) = &running.member_of {
+                self.ranges.note(range, peer, &status);
+                status.member_of = Some(range.clone());
+            }
             statuses.insert(peer.clone(), status);
             teachings.insert(peer.clone(), teaching);
         }
+        statuses.extend(self.ranges.statuses());
         // First what they taught: who reads "End-of-RIB received" in a status finds all routes before it. It is
         // chosen anew only where it differs; counters change all the time, routes seldom.
         if teachings != self.teachings {
@@ -420,16 +469,14 @@ async fn tell(running: &Running, mut changes: impl Iterator<Item = Change>, vers
     }
 }
 
-/// What no speaker could run.
-fn check(peers: &BTreeMap<PeerName, PeerConfig>) -> Result<(), ApplyError> {
-    let mut sources = BTreeMap::new();
-    for (name, config) in peers {
-        config.check(name)?;
-        let source = config.source();
-        if let Some(first) = sources.insert(source.clone(), name) {
-            let (first, second) = (PeerName::clone(first), name.clone());
-            return Err(ApplyError::SameAddress { first, second, address: source.to_string() });
-        }
+/// Whose segments the peer's keys are for.
+fn keyed(config: &PeerConfig) -> Keyed {
+    config.listen_range.map_or_else(|| Keyed::one(config.peer_address), |range| Keyed::within(range.prefix))
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
-    Ok(())
 }

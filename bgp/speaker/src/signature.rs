@@ -1,5 +1,5 @@
 //! What a listener needs to have of a peer's signature, by whichever of the two ways, before the peer's first segment.
-use std::{io, net::IpAddr, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd};
 
 use crate::{
     Password, PeerConfig, TcpAoKeys, TcpAoSupport,
@@ -23,9 +23,17 @@ impl Signature {
         let keys = config.tcp_ao.clone().filter(|keys| support.refuses(keys).is_none());
         keys.map(Signature::TcpAo).or_else(|| config.password.clone().map(Signature::Md5))
     }
+
+    /// Of TCP MD5.
+    pub(crate) fn password(&self) -> Option<&Password> {
+        match self {
+            Signature::Md5(password) => Some(password),
+            Signature::TcpAo(_) => None,
+        }
+    }
 }
 
-/// What a listener holds for a peer.
+/// What a listener holds for a peer, or for a range of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnListener {
     #[default]
@@ -59,16 +67,16 @@ impl OnListener {
     pub(crate) fn set(
         &mut self,
         listener: BorrowedFd<'_>,
-        peer: IpAddr,
+        peers: Peers,
         wanted: Option<&Signature>,
     ) -> io::Result<()> {
         // The kernel takes no key of one kind beside one of the other.
         match (&*self, wanted) {
             (OnListener::Md5(_), None | Some(Signature::TcpAo(_))) => {
-                socket::set_password(listener, peer, None)?;
+                socket::set_password(listener, peers, None)?;
                 *self = OnListener::Nothing;
             }
-            (OnListener::TcpAo(_), None | Some(Signature::Md5(_))) => self.set_keys(listener, peer, &[])?,
+            (OnListener::TcpAo(_), None | Some(Signature::Md5(_))) => self.set_keys(listener, peers, &[])?,
             (OnListener::Nothing, _)
             | (OnListener::Md5(_), Some(Signature::Md5(_)))
             | (OnListener::TcpAo(_), Some(Signature::TcpAo(_))) => {}
@@ -76,21 +84,21 @@ impl OnListener {
         match wanted {
             None => Ok(()),
             Some(Signature::Md5(password)) => {
-                socket::set_password(listener, peer, Some(password))?;
+                socket::set_password(listener, peers, Some(password))?;
                 *self = OnListener::Md5(password.clone());
                 Ok(())
             }
-            Some(Signature::TcpAo(keys)) => self.set_keys(listener, peer, keys.as_slice()),
+            Some(Signature::TcpAo(keys)) => self.set_keys(listener, peers, keys.as_slice()),
         }
     }
 
     /// A listener has no key in use: each can go at once, and what comes from then on is judged by the others.
-    fn set_keys(&mut self, listener: BorrowedFd<'_>, peer: IpAddr, wanted: &[TcpAoKey]) -> io::Result<()> {
+    fn set_keys(&mut self, listener: BorrowedFd<'_>, peers: Peers, wanted: &[TcpAoKey]) -> io::Result<()> {
         let mut held = match std::mem::take(self) {
             OnListener::TcpAo(keys) => keys,
             OnListener::Nothing | OnListener::Md5(_) => Vec::new(),
         };
-        let result = change_keys(listener, Peers::one(peer), &mut held, wanted);
+        let result = change_keys(listener, peers, &mut held, wanted);
         if !held.is_empty() {
             *self = OnListener::TcpAo(held);
         }

@@ -16,6 +16,7 @@ use std::{
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use self::tcp_ao::Peers;
 use crate::{Password, PeerConfig, config::is_link_local};
 
 /// CS6, the class of network control (RFC 4594 section 3.1).
@@ -40,7 +41,7 @@ pub(crate) fn connecting(config: &PeerConfig, begin_with: usize) -> io::Result<(
     set_class(&socket, remote)?;
     socket.set_tcp_nodelay(true)?;
     if config.password.is_some() {
-        set_password(socket.as_fd(), config.peer_address, config.password.as_ref())?;
+        set_password(socket.as_fd(), Peers::one(config.peer_address), config.password.as_ref())?;
     }
     if let Some(keys) = &config.tcp_ao {
         tcp_ao::prepare(socket.as_fd(), config.peer_address, keys, begin_with)?;
@@ -157,25 +158,30 @@ struct TcpMd5Signature {
 
 const _: () = assert!(size_of::<TcpMd5Signature>() == 216);
 
-/// Sets the key for segments from and to `peer`, or removes it. On a listener it binds the peer alone.
+/// `TCP_MD5SIG_EXT`, `TCP_MD5SIG_FLAG_PREFIX` of linux/tcp.h, since 4.13.
+const TCP_MD5SIG_EXT: libc::c_int = 32;
+const FOR_PREFIX: u8 = 1;
+
+/// Sets the key for segments from and to `peers`, or removes it. On a listener it binds those alone; of several that
+/// hold for an address the kernel takes the one of the longest prefix. They must be of the socket's own family.
 pub(crate) fn set_password(
     socket: BorrowedFd<'_>,
-    peer: IpAddr,
+    peers: Peers,
     password: Option<&Password>,
 ) -> io::Result<()> {
     let octets = password.map_or(&[][..], Password::octets);
     let mut key = [0; Password::MAX_LENGTH];
     key[..octets.len()].copy_from_slice(octets);
     let signature = TcpMd5Signature {
-        address: SockAddr::from(SocketAddr::new(peer, 0)).as_storage(),
-        flags: 0,
-        prefix_length: 0,
+        address: peers.address(),
+        flags: FOR_PREFIX,
+        prefix_length: peers.prefix_length(),
         // `Password` is 80 octets at most.
         key_length: octets.len() as u16,
         interface_index: 0,
         key,
     };
-    set_option(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &signature)
+    set_option(socket, libc::IPPROTO_TCP, TCP_MD5SIG_EXT, &signature)
 }
 
 /// Calls `setsockopt` with the octets of `value`.

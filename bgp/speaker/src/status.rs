@@ -12,8 +12,8 @@ use plainroute_bgp::{
 };
 
 use crate::{
-    Authentication, Md5Failures, PathState, PeerConfig, PeerName, SpeakerConfig, TcpAoFailures, TcpAoState,
-    inbound::Inbound, learned::Teaching, md5::Md5Watch, outbound::Outbound,
+    Authentication, ListenRange, Md5Failures, PathState, PeerConfig, PeerName, SpeakerConfig, TcpAoFailures,
+    TcpAoState, inbound::Inbound, learned::Teaching, md5::Md5Watch, outbound::Outbound,
 };
 
 /// The status of every configured peer.
@@ -30,6 +30,10 @@ pub struct PeerStatus {
     pub peer_address: IpAddr,
     /// Its interface as configured.
     pub interface: Option<String>,
+    /// What has become of the range, where it stands for all who connect from within one.
+    pub listening: Option<Listening>,
+    /// The range that it has connected from within, by the name of its configuration.
+    pub member_of: Option<PeerName>,
     /// The state of the session.
     pub state: State,
     /// When it entered the state: the basis of the uptime.
@@ -61,6 +65,17 @@ pub struct PeerStatus {
     pub tcp_ao_failures: Option<TcpAoFailures>,
     /// What was counted since the peer was added.
     pub counters: Counters,
+}
+
+/// A range from within which peers connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The range.
+    pub range: ListenRange,
+    /// How many peers there are of it now.
+    pub peers: usize,
+    /// How many connections were refused because there were as many peers as may be.
+    pub refused: u64,
 }
 
 /// The routes of one family.
@@ -262,6 +277,9 @@ impl Record {
             peer_asn: config.peer_asn,
             peer_address: config.peer_address,
             interface: config.interface.clone(),
+            // The registry knows.
+            listening: None,
+            member_of: None,
             state: self.state,
             since: self.since,
             since_time: self.since_time,

@@ -14,7 +14,7 @@ use crate::{
     rules::{Spec, Violations},
     scoped::{ScopedAddress, is_interface_name},
     selector::LabelSelector,
-    value::Parsed,
+    value::{Cidr, Parsed},
 };
 
 /// An upstream router.
@@ -36,7 +36,7 @@ pub struct BgpPeerSpec {
     #[serde(rename = "peerASN")]
     pub peer_asn: Parsed<Asn>,
     /// The router's address; a link-local one with its interface, `fe80::1%eth0`. Exactly one of `peerAddress`,
-    /// `interface` and `autoDiscovery` says where the router is.
+    /// `interface`, `autoDiscovery` and `listenRange` says where the router is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_address: Option<Parsed<ScopedAddress>>,
     /// The interface behind which the router is (BGP unnumbered). It is found by its IPv6 router advertisements, and finds
@@ -48,6 +48,11 @@ pub struct BgpPeerSpec {
     /// nothing else is found, and while its session is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_discovery: Option<AutoDiscovery>,
+    /// Whoever connects from within a prefix is such a router (dynamic peers), as a peer named `NAME@ADDRESS`. Needs
+    /// `listenPort`; we never connect, so `peerPort` and `passive` mean nothing. A BGPPeer with the very address goes
+    /// before a range, a longer range before a shorter one. What is advertised goes to each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_range: Option<ListenRange>,
     /// The TCP port on which the router listens.
     #[serde(default = "bgp_port")]
     pub peer_port: Port,
@@ -138,7 +143,7 @@ pub struct BgpPeerSpec {
     pub export: Option<Vec<ExportRule>>,
 }
 
-/// Where the peer is: exactly one of three.
+/// Where the peer is: exactly one of four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerTarget<'a> {
     /// At this address.
@@ -147,6 +152,8 @@ pub enum PeerTarget<'a> {
     Interface(&'a str),
     /// Found so.
     AutoDiscovery(DiscoveryMode),
+    /// Wherever somebody connects from within the range.
+    ListenRange(ListenRange),
 }
 
 /// Where a secret is.
@@ -164,6 +171,19 @@ pub enum Secret<'a> {
 pub struct AutoDiscovery {
     /// The way to find it.
     pub mode: DiscoveryMode,
+}
+
+/// From where peers may connect, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenRange {
+    /// From where they may connect. All of IPv4 or IPv6 needs a password, and link-local addresses cannot be told
+    /// apart.
+    pub cidr: Cidr,
+    /// How many there may be at a time; those beyond are refused. A peer counts until it has had no session for a
+    /// minute and no route of it is kept for its restart.
+    #[serde(default = "sixty_four")]
+    pub max_peers: Bounded<u16, 1, 4096>,
 }
 
 /// The ways to find a peer.
@@ -208,6 +228,9 @@ pub struct Bfd {
 impl BgpPeerSpec {
     /// Where the peer is. The rules let exactly one be set.
     pub fn target(&self) -> PeerTarget<'_> {
+        if let Some(range) = self.listen_range {
+            return PeerTarget::ListenRange(range);
+        }
         match (&self.peer_address, &self.interface, self.auto_discovery) {
             (Some(address), _, _) => PeerTarget::Address(address.address()),
             (None, Some(interface), _) => PeerTarget::Interface(interface),
@@ -259,17 +282,23 @@ impl Spec for BgpPeerSpec {
 
 impl BgpPeerSpec {
     fn check_target(&self, broken: &mut Violations) {
-        const ONE: &str = "exactly one of peerAddress, interface and autoDiscovery says where the peer is";
-        match (&self.peer_address, &self.interface, self.auto_discovery) {
-            (None, None, None) => broken.add("peerAddress", format!("is missing: {ONE}")),
-            (Some(_), Some(_), _) => broken.add("interface", format!("stands beside peerAddress: {ONE}")),
-            (Some(_), None, Some(_)) => {
-                broken.add("autoDiscovery", format!("stands beside peerAddress: {ONE}"))
+        const ONE: &str =
+            "exactly one of peerAddress, interface, autoDiscovery and listenRange says where the peer is";
+        let targets = [
+            ("peerAddress", self.peer_address.is_some()),
+            ("interface", self.interface.is_some()),
+            ("autoDiscovery", self.auto_discovery.is_some()),
+            ("listenRange", self.listen_range.is_some()),
+        ];
+        let mut set = targets.iter().filter(|(_, set)| *set).map(|(field, _)| *field);
+        match set.next() {
+            None => broken.add("peerAddress", format!("is missing: {ONE}")),
+            Some(first) => {
+                set.for_each(|field| broken.add(field, format!("stands beside {first}: {ONE}")));
             }
-            (None, Some(_), Some(_)) => {
-                broken.add("autoDiscovery", format!("stands beside interface: {ONE}"))
-            }
-            (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => {}
+        }
+        if let Some(range) = &self.listen_range {
+            self.check_range(range, broken);
         }
         let peer_address = self.peer_address.as_ref().map(|address| address.address());
         if let Some(address) = peer_address
@@ -295,6 +324,40 @@ impl BgpPeerSpec {
         }
         if self.passive && self.listen_port == 0 {
             broken.add("passive", "needs listenPort: with 0 nobody listens for the peer");
+        }
+    }
+
+    fn check_range(&self, range: &ListenRange, broken: &mut Violations) {
+        let prefix = range.cidr.prefix();
+        if self.listen_port == 0 {
+            broken.add("listenRange", "needs listenPort: with 0 nobody listens for the peers");
+        }
+        if prefix.address().is_multicast() {
+            broken.add("listenRange.cidr", format!("{prefix} has no addresses of routers"));
+        }
+        if matches!(prefix.address(), IpAddr::V6(address) if address.is_unicast_link_local()) {
+            broken.add(
+                "listenRange.cidr",
+                format!("{prefix} is link-local: use interface for the router there"),
+            );
+        }
+        if prefix.is_default() && self.secret().is_none() {
+            broken.add(
+                "listenRange.cidr",
+                format!("{prefix} lets anyone in who knows the AS: set authSecretRef or authFile"),
+            );
+        }
+        if let Some(local) = &self.local_address
+            && local.is_ipv4() != prefix.address().is_ipv4()
+        {
+            broken.add("localAddress", format!("{local} and listenRange {prefix} are of different families"));
+        }
+        if self.bfd.is_some_and(|bfd| bfd.enabled) {
+            broken.add("bfd", "does not run to the peers of a listenRange in this version");
+        }
+        if self.tcp_ao.is_some() {
+            broken
+                .add("tcpAO", "cannot sign for a listenRange in this version: use authSecretRef or authFile");
         }
     }
 
@@ -326,6 +389,10 @@ impl BgpPeerSpec {
             tcp_ao.check(broken);
         }
     }
+}
+
+fn sixty_four() -> Bounded<u16, 1, 4096> {
+    Bounded::literal(64)
 }
 
 fn bgp_port() -> Port {

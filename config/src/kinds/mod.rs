@@ -21,7 +21,8 @@ pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
 };
 pub use bgp_peer::{
-    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, PeerTarget, Secret, SecretKey, TtlSecurity,
+    AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, ListenRange, PeerTarget, Secret, SecretKey,
+    TtlSecurity,
 };
 pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
 pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};

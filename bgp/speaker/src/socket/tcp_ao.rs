@@ -5,11 +5,12 @@
 //! gives its keys to what it accepts. The structures are written out with nothing between their fields, as the tests
 //! compare with the kernel's own header.
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
 };
 
+use plainroute_bgp::Prefix;
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 use super::{option, set_option};
@@ -125,8 +126,31 @@ impl Peers {
         Peers { address, prefix_length: if address.is_ipv4() { 32 } else { 128 } }
     }
 
-    fn address(self) -> SockAddrStorage {
+    /// All of a prefix.
+    pub(crate) fn within(prefix: Prefix) -> Peers {
+        Peers { address: prefix.address(), prefix_length: prefix.length() }
+    }
+
+    pub(crate) fn is_ipv4(self) -> bool {
+        self.address.is_ipv4()
+    }
+
+    pub(super) fn prefix_length(self) -> u8 {
+        self.prefix_length
+    }
+
+    pub(super) fn address(self) -> SockAddrStorage {
         SockAddr::from(SocketAddr::new(self.address, 0)).as_storage()
+    }
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = if self.is_ipv4() { 32 } else { 128 };
+        if self.prefix_length == host {
+            return self.address.fmt(f);
+        }
+        write!(f, "{}/{}", self.address, self.prefix_length)
     }
 }
 

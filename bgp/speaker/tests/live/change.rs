@@ -22,8 +22,9 @@ type Edit = fn(&mut PeerConfig);
 const SUBJECT: u8 = 2;
 const WITNESS: u8 = 3;
 
-/// A change of these needs a session that is signed by TCP-AO, which few kernels can: `tests/speaker/tcp_ao.rs`.
-const ELSEWHERE: [Field; 1] = ["tcpAO.keys"];
+/// A change of these needs a session that is signed by TCP-AO, which few kernels can, or a range of peers:
+/// `tests/speaker/tcp_ao.rs` and `tests/speaker/dynamic.rs`.
+const ELSEWHERE: [Field; 2] = ["listenRange", "tcpAO.keys"];
 
 /// A change of each field that leaves the configuration valid.
 const EDITS: [(Field, Edit); 31] = [
@@ -213,7 +214,7 @@ async fn another_cost_is_found() {
 }
 
 /// The fields of a BGPPeer, which of the table's fields each becomes, and what else is to be known.
-const BGP_PEER: [(&str, &[Field], &str); 39] = [
+const BGP_PEER: [(&str, &[Field], &str); 40] = [
     ("nodeSelector", &[], "a node that is no longer selected ceases its session; the others see nothing"),
     ("localASN", &["localASN"], ""),
     ("peerASN", &["peerASN"], ""),
@@ -224,6 +225,11 @@ const BGP_PEER: [(&str, &[Field], &str); 39] = [
     ),
     ("interface", &["peerAddress", "interface"], "once another address is found there"),
     ("autoDiscovery", &["peerAddress", "interface"], "once another address is found"),
+    (
+        "listenRange",
+        &["listenRange"],
+        "peers that it no longer takes in are ceased; each other field costs each of its peers what it costs one",
+    ),
     ("peerPort", &["peerPort"], "the next connection uses it"),
     ("localAddress", &["localAddress"], ""),
     ("routerID", &["routerID"], ""),

@@ -1,4 +1,5 @@
 //! Speakers against each other, each test in a network namespace of its own.
+mod dynamic;
 mod monitoring;
 mod network;
 mod paths;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use plainroute_bgp::session::{GracefulRestartConfig, State};
 use plainroute_bgp::{Families, Prefix};
 use plainroute_speaker::{
-    ImportRule, OriginAttributes, Password, PeerConfig, PeerName, PeerStatus, SpeakerConfig, StopMode,
-    TcpAoSupport,
+    ImportRule, ListenRange, OriginAttributes, Password, PeerConfig, PeerName, PeerStatus, SpeakerConfig,
+    StopMode, TcpAoSupport,
 };
 use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::{Family, Table};
@@ -472,6 +472,29 @@ pub(crate) fn either_side_may_connect<R: Neighbour>() {
     let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
     await_table(&router, &BOTH);
     await_established(&node, &router);
+}
+
+/// The router connects from within a range that we listen for, signed; we know it by nothing else.
+pub(crate) fn it_connects_from_within_our_range<R: Neighbour>() {
+    let link = Link::new();
+    let within = |range: [&'static str; 2]| {
+        peers::<R>(move |config| {
+            let v4 = config.peer_address.is_ipv4();
+            let [nowhere, range] = if v4 { ["0.0.0.0", range[0]] } else { ["::", range[1]] };
+            config.peer_address = ip(nowhere);
+            config.listen_range = Some(ListenRange::new(range.parse().unwrap(), 1));
+            config.listen_port = 179;
+            config.password = Some(Password::new(b"s3cret").unwrap());
+        })
+    };
+    let node = Node::with(&link.ours, within(["172.16.0.128/25", "fd00::/64"]));
+    node.initial_sync_done();
+    node.originate(&BOTH, &plain());
+    let router = R::launch_as(&link.theirs, Setup { password: Some("s3cret"), ..Setup::default() }).unwrap();
+    await_table(&router, &BOTH);
+    // Negative control: it is of the range that it is a peer.
+    node.apply(within(["172.16.0.0/25", "fd00:0:0:1::/64"]));
+    await_table(&router, &[]);
 }
 
 /// A router of another AS than the one we expect is never Established, and we say why (RFC 4271 section 6.2).

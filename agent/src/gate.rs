@@ -54,6 +54,9 @@ pub struct Gate {
     learned: Arc<Learned>,
     /// Until every peer has sent its table again after a start, learned routes found in the kernel stay.
     learned_settled: bool,
+    /// Until then: what this process was taught since its start. It knows what becomes of that; only of the rest it is
+    /// ignorant.
+    taught: BTreeSet<Prefix>,
     /// What the speaker was last told to originate; nothing before the first time.
     advertised: Option<Advertised>,
     /// How far the node is drained, and whether the peers were last told that it is about to be.
@@ -87,6 +90,11 @@ impl Gate {
     pub fn handle_learned(&mut self, learned: Arc<Learned>, settled: bool) {
         self.learned = learned;
         self.learned_settled |= settled;
+        if self.learned_settled {
+            self.taught.clear();
+        } else {
+            self.taught.extend(self.learned.keys());
+        }
     }
 
     /// The node is to be drained, or no longer.
@@ -240,7 +248,7 @@ impl Gate {
             let known = self.installed.stale.iter().chain(&self.desired.routes);
             let gateways = known.filter(|(_, target)| matches!(target, Target::Via { .. }));
             routes.extend(gateways.map(|(key, target)| (*key, target.clone())));
-            routes.retain(|key, _| !plan.in_pool(key.prefix));
+            routes.retain(|key, _| !plan.in_pool(key.prefix) && !self.taught.contains(&key.prefix));
         }
         for (prefix, paths) in self.learned.iter().filter(|(prefix, _)| !plan.in_pool(**prefix)) {
             let next_hops = paths

@@ -374,6 +374,28 @@ fn gateway_routes_of_an_earlier_process_stay_until_the_peers_have_told_theirs() 
     assert_eq!(routes(&mut gate), Vec::<String>::new(), "what is settled stays settled");
 }
 
+/// The route may have been an earlier process's: once a peer has taught it to this one, its going is no ignorance.
+#[test]
+fn what_a_peer_takes_back_goes_even_before_the_others_have_told_theirs() {
+    let mut gate = gate();
+    let left = [("0.0.0.0/0", via(&[1])), ("192.0.2.0/24", via(&[2]))];
+    let stale: BTreeMap<_, _> = left.map(|(text, target)| (main_table(prefix(text)), target)).into();
+    let installed = Installed { synced: true, stale, ..Installed::default() };
+    gate.handle_installed(Arc::new(installed.clone()));
+    gate.handle_plan(Arc::new(planned(&[], true)));
+    let routes = |gate: &mut Gate| {
+        gate.poll_desired();
+        gate.desired().routes.keys().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    gate.handle_learned(learned(&[("0.0.0.0/0", &[1]), ("203.0.113.0/24", &[1])]), false);
+    assert_eq!(routes(&mut gate), ["0.0.0.0/0", "192.0.2.0/24", "203.0.113.0/24"]);
+    gate.handle_learned(learned(&[]), false);
+    assert_eq!(routes(&mut gate), ["192.0.2.0/24"]);
+    // The kernel's last word may be older.
+    gate.handle_installed(Arc::new(installed));
+    assert_eq!(routes(&mut gate), ["192.0.2.0/24"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     LearnsOwnPools,
     /// Takes the peers' tables for complete from the start.
     SettlesAtOnce,
+    /// Keeps what the peers have ever taught.
+    ForgetsNothing,
     /// Hears of no flush and of no time.
     KeepsPathsForEver,
     /// Never tells of attributes or prefixes after the first time.
@@ -54,6 +56,7 @@ pub(crate) const ALL: &[(Rule, Fault)] = &[
     (Rule::ReadBeforeWrite, Fault::WritesBeforeReading),
     (Rule::OwnPoolsAreNotLearned, Fault::LearnsOwnPools),
     (Rule::AdoptedGatewaysStay, Fault::SettlesAtOnce),
+    (Rule::UnlearnedGatewaysGo, Fault::ForgetsNothing),
     (Rule::SettlesAsPlanned, Fault::KeepsPathsForEver),
     (Rule::SettlesAsPlanned, Fault::AnnouncesOnce),
     (Rule::NumbersGrow, Fault::RepeatsTickets),
@@ -64,6 +67,7 @@ pub(crate) struct Faulty {
     gate: Gate,
     fault: Fault,
     told: Advertised,
+    heard: Learned,
     announced: bool,
     fresh_plan: bool,
     ticket: u64,
@@ -74,7 +78,8 @@ impl Faulty {
         if fault == Fault::WritesBeforeReading {
             gate.handle_installed(Arc::new(Installed { synced: true, ..Installed::default() }));
         }
-        Faulty { gate, fault, told: Advertised::new(), announced: false, fresh_plan: false, ticket: 0 }
+        let (told, heard) = Default::default();
+        Faulty { gate, fault, told, heard, announced: false, fresh_plan: false, ticket: 0 }
     }
 
     fn rosy(installed: &Installed, desired: &Desired) -> Installed {
@@ -107,6 +112,10 @@ impl Subject for Faulty {
     }
 
     fn handle_learned(&mut self, learned: Arc<Learned>, settled: bool) {
+        if self.fault == Fault::ForgetsNothing {
+            self.heard.extend(Learned::clone(&learned));
+            return self.gate.handle_learned(Arc::new(self.heard.clone()), settled);
+        }
         self.gate.handle_learned(learned, settled);
     }
 

@@ -77,6 +77,8 @@ pub(crate) enum Rule {
     OwnPoolsAreNotLearned,
     /// Gateway routes of an earlier process stay until the peers have sent their tables again.
     AdoptedGatewaysStay,
+    /// What a peer has taught and taken back is no longer desired.
+    UnlearnedGatewaysGo,
     /// When everybody has caught up, all is as planned, learned and delivered.
     SettlesAsPlanned,
     /// Tickets grow by one, generations too.
@@ -222,6 +224,8 @@ pub(crate) struct World<S> {
     learned: Learned,
     settled: bool,
     adopted: BTreeMap<RouteKey, Target>,
+    /// What the peers have taught at some time.
+    taught: BTreeSet<Prefix>,
     advertised: Option<Advertised>,
     unflushed: VecDeque<u64>,
     ticket: u64,
@@ -256,6 +260,7 @@ impl<S: Subject> World<S> {
             learned: Learned::new(),
             settled: false,
             adopted: BTreeMap::new(),
+            taught: BTreeSet::new(),
             advertised: None,
             unflushed: VecDeque::new(),
             ticket: 0,
@@ -314,6 +319,7 @@ impl<S: Subject> World<S> {
                 let learned = LEARNABLE.iter().zip(paths).filter(|(_, paths)| **paths > 0);
                 self.learned =
                     learned.map(|(text, paths)| (prefix(text), (1..=*paths).map(path).collect())).collect();
+                self.taught.extend(self.learned.keys());
                 self.subject.handle_learned(Arc::new(self.learned.clone()), self.settled);
             }
             Step::Settle => {
@@ -467,8 +473,17 @@ impl<S: Subject> World<S> {
                 return Err((Rule::OwnPoolsAreNotLearned, format!("{key}")));
             }
         }
-        let adopted =
-            self.adopted.iter().filter(|(key, _)| !self.settled && !in_pool(key.prefix, self.second_pool));
+        let unlearned =
+            |key: &&RouteKey| self.taught.contains(&key.prefix) && !self.learned.contains_key(&key.prefix);
+        if let Some(key) = desired.routes.keys().find(unlearned)
+            && matches!(desired.routes[key], Target::Via { .. })
+        {
+            return Err((Rule::UnlearnedGatewaysGo, format!("{key}")));
+        }
+        let adopted = self
+            .adopted
+            .iter()
+            .filter(|(key, _)| !self.settled && !in_pool(key.prefix, self.second_pool) && !unlearned(key));
         for (key, target) in adopted {
             let allowed = match self.learned.contains_key(&key.prefix) {
                 true => matches!(desired.routes.get(key), Some(Target::Via { .. })),

@@ -228,7 +228,6 @@ fn canonical(address: IpAddr) -> IpAddr {
 fn peer_down(reason: &DownReason, negotiated: &Negotiated) -> PeerDown {
     const MANUAL_STOP: u16 = 2;
     const TCP_CONNECTION_CONFIRMED: u16 = 17;
-    const SEND_HOLD_TIMER_EXPIRES: u16 = 29;
     let octets = || {
         let mut octets = BytesMut::new();
         if let Some(notification) = reason.notification(negotiated) {
@@ -239,9 +238,9 @@ fn peer_down(reason: &DownReason, negotiated: &Negotiated) -> PeerDown {
     match reason {
         DownReason::Stopped(StopReason::Cease(..) | StopReason::HardReset(..))
         | DownReason::NotificationSent(_)
+        | DownReason::SendHoldTimerExpired
         | DownReason::Collision => PeerDown::LocalNotification(octets()),
         DownReason::Stopped(StopReason::Retain) => PeerDown::LocalEvent(MANUAL_STOP),
-        DownReason::SendHoldTimerExpired => PeerDown::LocalEvent(SEND_HOLD_TIMER_EXPIRES),
         DownReason::PeerRestarted => PeerDown::LocalEvent(TCP_CONNECTION_CONFIRMED),
         DownReason::NotificationReceived(_) => PeerDown::RemoteNotification(octets()),
         DownReason::ConnectionLost => PeerDown::Remote,

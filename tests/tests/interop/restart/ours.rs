@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use plainroute_bgp::Families;
 use plainroute_bgp::session::{GracefulRestartConfig, State};
+use plainroute_bgp::{Families, HoldTime};
 use plainroute_speaker::{PeerConfig, PeerName, SpeakerConfig, StopMode};
 use plainroute_tests::routers::Family;
 
@@ -118,7 +118,7 @@ pub(crate) fn without_forwarding_state_the_routes_go_at_the_open<R: Restarting>(
     }
 }
 
-/// The peers, kept down from now on: for a router in session that is a Cease, and no Hard Reset.
+/// The peers, kept down from now on: for a router in session that is a Cease, as a Hard Reset where the N bit is agreed on.
 fn blocked<R: Restarting>(restart: GracefulRestartConfig) -> BTreeMap<PeerName, PeerConfig> {
     peers::<R>(|config| {
         config.graceful_restart = Some(restart);
@@ -133,10 +133,16 @@ pub(crate) fn without_the_n_bit_a_cease_flushes<R: Restarting>() {
     await_table(&router, &[]);
 }
 
-/// With the N bit on both sides a Cease keeps the routes, and a Hard Reset still flushes (RFC 8538).
+/// With the N bit on both sides a NOTIFICATION keeps the routes, here that our hold timer has expired, and a Hard Reset
+/// flushes (RFC 8538). Every Cease of ours for good is a Hard Reset then, so that a peer that is blocked loses them too.
 pub(crate) fn with_the_n_bit_only_a_hard_reset_flushes<R: Restarting>() {
     let restart = GracefulRestartConfig { notification: true, ..GRACEFUL };
-    let with_n_bit = || peers::<R>(|config| config.graceful_restart = Some(restart));
+    let with_n_bit = || {
+        peers::<R>(|config| {
+            config.graceful_restart = Some(restart);
+            config.hold_time = HoldTime::new(3).unwrap();
+        })
+    };
     let link = Link::new();
     let offer = Offer { notification: true, ..Offer::default() };
     let router = R::launch_restarting(&link.theirs, graceful_setup(), offer).unwrap();
@@ -145,12 +151,20 @@ pub(crate) fn with_the_n_bit_only_a_hard_reset_flushes<R: Restarting>() {
     node.initial_sync_done();
     await_table(&router, &BOTH);
     await_complete(&node);
-    node.apply(blocked::<R>(restart));
+    // Deaf, not mute: the NOTIFICATION leaves.
+    link.ours
+        .exec("nft add table inet deaf { chain in { type filter hook input priority 0 ; meta l4proto tcp drop ; } ; }")
+        .unwrap();
     await_stale(&router, true);
     await_table(&router, &BOTH);
-    node.apply(with_n_bit());
+    link.ours.exec("nft delete table inet deaf").unwrap();
     await_established(&node, &router);
     await_stale(&router, false);
+    await_table(&router, &BOTH);
+    node.apply(blocked::<R>(restart));
+    await_table(&router, &[]);
+    node.apply(with_n_bit());
+    await_established(&node, &router);
     await_table(&router, &BOTH);
     node.stop(StopMode::HardReset);
     await_table(&router, &[]);

@@ -17,6 +17,7 @@ mod router_id;
 
 pub mod bmp;
 pub mod policy;
+pub mod record;
 pub mod rib;
 pub mod session;
 pub mod wire;

@@ -13,7 +13,7 @@ use plainroute_bgp::{
     wire::Role,
 };
 
-use crate::{TcpAoKeys, TcpAoSupport};
+use crate::{Recorder, TcpAoKeys, TcpAoSupport};
 
 /// The name of a peer, as its configuration calls it; cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,7 +137,7 @@ impl ImportRule {
 }
 
 /// What holds for all peers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct SpeakerConfig {
     /// This process replaces one whose routes the peers may still hold: R bit in the first OPENs (RFC 4724).
     pub restarting: bool,
@@ -146,6 +146,8 @@ pub struct SpeakerConfig {
     pub forwarding_preserved: Families,
     /// What the kernel can do of TCP-AO; a peer that asks for more is kept down.
     pub tcp_ao: TcpAoSupport,
+    /// Records what the sessions take in. The recording ends when the speaker stops.
+    pub recorder: Option<Recorder>,
 }
 
 /// Whoever connects from within a prefix becomes a peer (dynamic peers).

@@ -47,6 +47,7 @@ mod path;
 mod peer;
 mod quota;
 mod receipt;
+mod recorder;
 mod registry;
 mod signature;
 mod socket;
@@ -64,6 +65,7 @@ pub use md5::{Md5Failures, TcpAoFailures};
 pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute, RouteChange};
 pub use path::{PathState, Paths};
 pub use receipt::Receipt;
+pub use recorder::{Recorder, RecorderStatus};
 pub use speaker::{Speaker, StopMode};
 pub use status::{Counters, FamilyStatus, Listening, PeerStatus, Peers};
 pub use tcp_ao::{

@@ -22,7 +22,8 @@ use std::{
 };
 
 use plainroute_bgp::{
-    session::{ConnectionId, Session, StopReason},
+    record::{Input, TapedSession},
+    session::{ConnectionId, Rejected, StopReason},
     wire::CeaseReason,
 };
 use tokio::{
@@ -117,7 +118,7 @@ pub(crate) struct Peer {
     name: PeerName,
     speaker: SpeakerConfig,
     config: PeerConfig,
-    session: Session,
+    session: TapedSession,
     attempt: Option<Attempt>,
     connections: Vec<(ConnectionId, Connection)>,
     lingering: JoinSet<()>,
@@ -146,7 +147,11 @@ impl Peer {
     pub(crate) fn new(name: PeerName, speaker: SpeakerConfig, mut inputs: Inputs, outputs: Outputs) -> Peer {
         let config = inputs.config.borrow_and_update().clone();
         let outbound = Outbound::new(&config);
-        let session = Session::new(config.session(&speaker, seed(&name)));
+        let session = config.session(&speaker, seed(&name));
+        let session = match &speaker.recorder {
+            Some(recorder) => recorder.session(session, name.as_str()),
+            None => TapedSession::new(session),
+        };
         Peer {
             session,
             attempt: None,
@@ -181,6 +186,7 @@ impl Peer {
             self.drain();
             self.flush();
             self.publish();
+            self.hand_over_records();
             if self.has_left() {
                 break;
             }
@@ -191,7 +197,19 @@ impl Peer {
             self.handle(wake);
             while self.lingering.try_join_next().is_some() {}
         }
+        self.hand_over_records();
         while self.lingering.join_next().await.is_some() {}
+    }
+
+    /// The one way into the session beside what was read: whatever goes in is recorded, where that is asked for.
+    fn input(&mut self, input: Input) -> Option<ConnectionId> {
+        self.session.handle(now(), input)
+    }
+
+    fn hand_over_records(&mut self) {
+        if let Some(recorder) = &self.speaker.recorder {
+            recorder.take(&mut self.session);
+        }
     }
 
     fn start(&mut self) {
@@ -200,7 +218,9 @@ impl Peer {
         }
         match self.config.refusal(&self.speaker.tcp_ao) {
             Some(reason) => warn!(peer = %self.name, %reason, "kept down"),
-            None => self.session.handle_start(now()),
+            None => {
+                self.input(Input::Start);
+            }
         }
     }
 
@@ -263,7 +283,7 @@ impl Peer {
             Wake::Accepted(accepted) => self.accept(accepted),
             Wake::Connected(id, Ok((stream, keys))) => {
                 self.connections.push((id, Connection::new(stream, ConnectionKeys::new(keys))));
-                self.session.handle_connected(now(), id);
+                self.input(Input::Connected(id));
                 self.look_at_keys();
             }
             Wake::Connected(id, Err(error)) => self.connect_failed(id, &error),
@@ -274,7 +294,7 @@ impl Peer {
 
     fn handle_timeout(&mut self) {
         let now = now();
-        self.session.handle_timeout(now);
+        self.session.handle(now, Input::Timeout);
         if self.inbound.handle_timeout(now) {
             warn!(peer = %self.name, "the peer did not send its routes again in time; dropped those kept for it");
         }
@@ -352,7 +372,7 @@ impl Peer {
     }
 
     fn leave(&mut self, reason: StopReason) {
-        self.session.handle_stop(now(), reason);
+        self.input(Input::Stop(reason));
         self.leaving = Some(now());
     }
 
@@ -363,7 +383,8 @@ impl Peer {
         let left = told || deadline <= now();
         if left {
             let text = "withdrawn".to_owned();
-            self.session.handle_stop(now(), StopReason::Cease(CeaseReason::AdministrativeShutdown, text));
+            let reason = StopReason::Cease(CeaseReason::AdministrativeShutdown, text);
+            self.input(Input::Stop(reason));
             self.drain();
         }
         left
@@ -379,7 +400,7 @@ impl Peer {
             }
             Effect::Refreshed { .. } | Effect::Silent { .. } => {
                 let session = self.config.session(&self.speaker, seed(&self.name));
-                self.session.handle_config(now(), &session);
+                self.input(Input::Config(Box::new(session)));
                 self.outbound.set_limit(&self.config);
                 if self.config.max_prefixes_in != old.max_prefixes_in {
                     self.inbound.set_limit(&self.config);
@@ -391,7 +412,7 @@ impl Peer {
                 if self.config.import != old.import || first_as {
                     self.inbound.set_policy(&self.config);
                     for family in self.config.families.iter() {
-                        self.session.request_refresh(family);
+                        self.input(Input::RequestRefresh(family));
                     }
                 }
                 if self.config.tcp_ao != old.tcp_ao {
@@ -417,10 +438,11 @@ impl Peer {
             // Whoever comes back is another one, or nobody does: what we told is not to be kept.
             (false, false) => StopReason::HardReset(CeaseReason::OtherConfigurationChange, text),
         };
-        self.session.handle_stop(now(), stop);
+        self.input(Input::Stop(stop));
         self.drain();
         self.record.keep_counters(self.session.counters());
-        self.session = Session::new(self.config.session(&self.speaker, seed(&self.name)));
+        let session = self.config.session(&self.speaker, seed(&self.name));
+        self.input(Input::New(Box::new(session)));
         self.record.md5 = Md5Watch::new(now());
         if hitless {
             self.inbound.set_policy(&self.config);
@@ -450,12 +472,12 @@ impl Peer {
             warn!(peer = %self.name, %error, "refused a connection: its socket options cannot be set");
             return;
         }
-        match self.session.handle_accepted(now()) {
-            Ok(id) => {
+        match self.input(Input::Accepted) {
+            Some(id) => {
                 self.connections.push((id, Connection::new(stream, ConnectionKeys::new(keys))));
                 self.look_at_keys();
             }
-            Err(reason) => debug!(peer = %self.name, %reason, "refused a connection"),
+            None => debug!(peer = %self.name, reason = %Rejected::Stopped, "refused a connection"),
         }
     }
 
@@ -470,7 +492,7 @@ impl Peer {
         let mut input = std::mem::take(&mut connection.input);
         self.session.handle_input(now(), id, &mut input);
         if !matches!(open, Ok(true)) {
-            self.session.handle_closed(now(), id);
+            self.input(Input::Closed(id));
             self.connections.retain(|(other, _)| *other != id);
         } else if let Some((_, connection)) = self.connections.iter_mut().find(|(other, _)| *other == id) {
             connection.input = input;

@@ -421,6 +421,10 @@ impl Registry {
             }
         }
         self.stations.stop().await;
+        // Behind what the peers' tasks said last.
+        if let Some(recorder) = &self.speaker.recorder {
+            recorder.finish().await;
+        }
         info!(?mode, "stopped");
     }
 

@@ -5,7 +5,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     AdvertisedRoute, ApplyError, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StationConfig, StationStatuses,
+    Receipt, ReceivedRoute, Recorder, RecorderStatus, RouteChange, SpeakerConfig, StationConfig,
+    StationStatuses,
     bmp::StationViews,
     registry::{Command, PublicOutputs, Registry},
 };
@@ -33,6 +34,7 @@ pub struct Speaker {
     peers: watch::Receiver<Arc<Peers>>,
     learned: watch::Receiver<Arc<Learned>>,
     stations: watch::Receiver<Arc<StationViews>>,
+    recorder: Option<Recorder>,
 }
 
 impl Speaker {
@@ -54,6 +56,7 @@ impl Speaker {
             peers: peers.subscribe(),
             learned: learned.subscribe(),
             stations: stations.subscribe(),
+            recorder: config.recorder.clone(),
         };
         let outputs = PublicOutputs { peers, learned, stations };
         tokio::spawn(Registry::new(config, synced.subscribe(), paths.subscribe(), outputs).run(inbox));
@@ -107,6 +110,11 @@ impl Speaker {
     pub fn stations(&self) -> StationStatuses {
         let views = Arc::clone(&self.stations.borrow());
         views.iter().map(|(address, status)| (*address, status.borrow().clone())).collect()
+    }
+
+    /// What became of the recording, where there is one.
+    pub fn recording(&self) -> Option<RecorderStatus> {
+        self.recorder.as_ref().map(Recorder::status)
     }
 
     /// Says that what is originated is now complete. Routes are advertised before that as they come; this alone

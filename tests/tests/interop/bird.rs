@@ -21,6 +21,7 @@ scenarios!(Bird:
     only_the_right_password_establishes,
     either_side_may_connect,
     it_connects_from_within_our_range,
+    a_recorded_life_replays_as_the_same,
     one_session_carries_both_families,
     a_link_local_session_carries_both_families,
     leaving_for_good_takes_the_routes_along,

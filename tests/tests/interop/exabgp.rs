@@ -11,6 +11,7 @@ use crate::scenario::scenarios;
 use crate::{Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address};
 
 scenarios!(Exabgp:
+    a_recorded_life_replays_as_the_same,
     routes_come_change_and_go,
     its_default_route_comes_and_goes,
     a_refresh_tells_it_all_again,

@@ -10,6 +10,7 @@ use crate::scenario::scenarios;
 use crate::{Neighbour, ROUTER_ASN, ROUTER_V4, Setup, default_route, family_name, our_address};
 
 scenarios!(Gobgp:
+    a_recorded_life_replays_as_the_same,
     routes_come_change_and_go,
     its_default_route_comes_and_goes,
     it_restarts_and_hears_it_all_again,

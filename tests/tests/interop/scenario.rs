@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
-use plainroute_bgp::session::{GracefulRestartConfig, State};
+use plainroute_bgp::record::{End, Replay};
+use plainroute_bgp::session::{Event, GracefulRestartConfig, State};
 use plainroute_bgp::{Families, Prefix};
 use plainroute_speaker::{
-    ImportRule, ListenRange, OriginAttributes, Password, PeerConfig, PeerName, PeerStatus, SpeakerConfig,
-    StopMode, TcpAoSupport,
+    ImportRule, ListenRange, OriginAttributes, Password, PeerConfig, PeerName, PeerStatus, Recorder,
+    SpeakerConfig, StopMode, TcpAoSupport,
 };
 use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::routers::{Family, Table};
@@ -23,8 +25,12 @@ pub(crate) const TWO: [&str; 2] = ["10.20.0.11/32", "fd20::11/128"];
 pub(crate) const BOTH: [&str; 4] = [ONE[0], TWO[0], ONE[1], TWO[1]];
 
 /// A process that follows another, whose routes in the kernel are still there.
-pub(crate) const RESTARTED: SpeakerConfig =
-    SpeakerConfig { restarting: true, forwarding_preserved: Families::ALL, tcp_ao: TcpAoSupport::UNASKED };
+pub(crate) const RESTARTED: SpeakerConfig = SpeakerConfig {
+    restarting: true,
+    forwarding_preserved: Families::ALL,
+    tcp_ao: TcpAoSupport::UNASKED,
+    recorder: None,
+};
 
 /// The tests of one router: the scenarios that are named.
 macro_rules! scenarios {
@@ -541,4 +547,43 @@ fn await_bad_peer_as(node: &Node, notification: &str) {
         if heard.len() == FAMILIES.len() { Ok(()) } else { Err(format!("said of {heard:?}")) }
     })
     .unwrap();
+}
+
+/// What the sessions with the router took in replays as the same: nothing that it sends is beyond the recording.
+pub(crate) fn a_recorded_life_replays_as_the_same<R: Neighbour>() {
+    let link = Link::new();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("recording");
+    let writing = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let recorder = writing.block_on(async { Recorder::create(&path) }).unwrap();
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    let node = Node::start(&link.ours, SpeakerConfig { recorder: Some(recorder), ..RESTARTED });
+    node.apply(peers::<R>(accept_default));
+    node.initial_sync_done();
+    await_established(&node, &router);
+    node.originate(&ONE, &plain());
+    await_table(&router, &ONE);
+    stopped(router);
+    for family in FAMILIES {
+        node.await_status(family, "without a session", |status| status.state != State::Established);
+    }
+    let router = R::launch_as(&link.theirs, Setup::default()).unwrap();
+    await_established(&node, &router);
+    await_table(&router, &ONE);
+    node.stop(StopMode::Withdraw);
+
+    let mut replay = Replay::new(std::fs::read(&path).unwrap().into(), Instant::now()).unwrap();
+    let mut established = 0;
+    let end = loop {
+        match replay.poll().unwrap() {
+            Ok(step) => {
+                assert!(step.same, "{step:#?}");
+                let up = |event: &&Event| matches!(event, Event::Established(..));
+                established += step.events.iter().filter(up).count();
+            }
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, End::Whole);
+    assert!(established >= 4, "twice in each of two families, not {established}");
 }

@@ -8,6 +8,7 @@ use std::{
 
 use plainroute_bgp::{
     Families,
+    record::Input,
     rib::PrefixLimit,
     session::{Action, ConnectionId, DownReason, Event, Negotiated, State, StopReason},
     wire::{CeaseReason, iana::error},
@@ -140,7 +141,7 @@ impl Peer {
     fn too_many_prefixes(&mut self, limit: u32) {
         let text = format!("more than {limit} prefixes; down for {} s", MAX_PREFIX_PAUSE.as_secs());
         warn!(peer = %self.name, limit, "the peer sent more prefixes than it may");
-        self.session.handle_stop(now(), StopReason::Cease(CeaseReason::MaxPrefixes, text.clone()));
+        self.input(Input::Stop(StopReason::Cease(CeaseReason::MaxPrefixes, text.clone())));
         self.record.set_error(text, Telling::Cause);
         self.resume_at = Some(now() + MAX_PREFIX_PAUSE);
     }
@@ -214,7 +215,9 @@ impl Peer {
                     }
                 }
                 match connection.write() {
-                    Ok(true) if negotiated.is_some() => self.session.handle_sent(now()),
+                    Ok(true) if negotiated.is_some() => {
+                        self.session.handle(now(), Input::Sent);
+                    }
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(_) => {
@@ -227,7 +230,7 @@ impl Peer {
         for id in broken {
             // What the peer said last, a NOTIFICATION perhaps, is still to be read.
             self.read(id, Ready { read: true, write: false });
-            self.session.handle_closed(now(), id);
+            self.input(Input::Closed(id));
             self.connections.retain(|(other, _)| *other != id);
             self.drain();
         }
@@ -236,9 +239,12 @@ impl Peer {
         });
         if complete {
             // Every route is told: our start or restart is over (RFC 4724 section 4.1), for later sessions too.
-            self.speaker.restarting = false;
-            self.speaker.forwarding_preserved = Families::ALL;
-            self.session.handle_restart_complete();
+            // The session was built from the same two, so it need not hear it twice.
+            let restarting = std::mem::replace(&mut self.speaker.restarting, false);
+            let before = std::mem::replace(&mut self.speaker.forwarding_preserved, Families::ALL);
+            if restarting || before != Families::ALL {
+                self.input(Input::RestartComplete);
+            }
         }
     }
 
@@ -266,7 +272,7 @@ impl Peer {
         let hint = if error.kind() == io::ErrorKind::TimedOut { self.why_no_answer() } else { String::new() };
         let text = format!("cannot connect to {} port {port}: {error}{hint}", self.config.source());
         self.connect_error = Some(text);
-        self.session.handle_connect_failed(now(), id);
+        self.input(Input::ConnectFailed(id));
     }
 
     /// What may keep a peer from answering, in brackets. A kernel drops what is signed wrongly without a word.

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use plainroute_bgp::{
+    record::Input,
     session::{DownReason, StopReason},
     wire::CeaseReason,
 };
@@ -55,7 +56,7 @@ impl Peer {
         }
         let text = format!("BFD: the path is down ({reason})");
         warn!(peer = %self.name, "{text}");
-        self.session.handle_stop(now(), StopReason::Cease(CeaseReason::BfdDown, text.clone()));
+        self.input(Input::Stop(StopReason::Cease(CeaseReason::BfdDown, text.clone())));
         self.drain();
         self.inbound.clear();
         self.record.set_error(text, Telling::Cause);

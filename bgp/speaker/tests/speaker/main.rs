@@ -5,6 +5,7 @@ mod network;
 mod paths;
 mod peers;
 mod pmacct;
+mod record;
 mod restart;
 mod routes;
 mod security;

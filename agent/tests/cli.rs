@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
@@ -213,6 +214,90 @@ fn wrong_files_are_not_planned() {
     let outcome = run_with_input(&["plan", "--config", "-"], WRONG_PEER).expect(1);
     assert!(outcome.stderr.starts_with("<stdin>:4:35: spec.peerASN"), "{}", outcome.stderr);
     assert_eq!(outcome.stdout, "");
+}
+
+/// The recording with which the fuzz target of its reader begins: two sessions, from begin to end.
+fn recording() -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../bgp/proto/fuzz/corpus/record/life"))
+        .expect("a recording")
+}
+
+fn replay(octets: &[u8], arguments: &[&str]) -> Outcome {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("recording");
+    fs::write(&file, octets).expect("written");
+    run(&[&["replay", file.to_str().expect("UTF-8")], arguments].concat())
+}
+
+#[test]
+fn a_recording_is_told_message_by_message() {
+    let whole = replay(&recording(), &["--peer", "spine"]).expect(0);
+    insta::with_settings!({ snapshot_path => "snapshots/cli", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!("replay", whole.stdout);
+    });
+    let lines = replay(&recording(), &["-o", "json"]).expect(0).stdout;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let (verdict, lines) = lines.split_last().expect("lines");
+    assert!(
+        verdict["records"].as_u64().is_some_and(|records| records > 20) && verdict["cut"].is_null(),
+        "{verdict}"
+    );
+    let updates = lines.iter().filter(|line| line["message"] == "UPDATE" && line["what"] == "received");
+    assert_eq!(updates.count(), 2);
+    let of = |peer: &str| lines.iter().filter(|line| line["peer"] == peer).count();
+    assert_eq!((of("spine") + of("leaf"), of("spine")), (lines.len(), whole.stdout.lines().count() - 1));
+}
+
+#[test]
+fn what_is_wrong_with_a_recording_is_said_with_its_place() {
+    let whole = recording();
+    let cut = replay(&whole[..whole.len() - 9], &[]).expect(0).stdout;
+    let end =
+        format!("the file was cut short at octet {}, and is as recorded up to there\n", whole.len() - 9);
+    assert!(cut.ends_with(&end), "{cut}");
+    let mut flipped = whole.clone();
+    flipped[40] ^= 1;
+    let flipped = replay(&flipped, &[]).expect(1).stdout;
+    assert_eq!(
+        flipped,
+        "0 records replayed; the record at octet 10 is corrupt; what is behind it was not replayed\n"
+    );
+    for (octets, said) in
+        [(&b"apiVersion: v1"[..], "not a recording of sessions"), (b"PLRTREC\n\0\x02", "version 2")]
+    {
+        let outcome = replay(octets, &[]).expect(2);
+        assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+    }
+    assert!(replay(b"", &[]).expect(0).stdout.contains("cut short at octet 0"));
+    let error = replay(&whole, &["--peer", "nobody"]).expect(2).stderr;
+    assert!(error.contains("no session with a peer nobody"), "{error}");
+    assert!(run(&["replay", "/nowhere/recording"]).expect(2).stderr.contains("/nowhere/recording"));
+}
+
+/// The negative control: a file that is sound, of a session that did something else.
+#[test]
+fn a_session_that_did_something_else_is_told_with_offset_time_and_peer() {
+    use plainroute_bgp::record::{Input, Reader, write_end, write_header};
+    let mut reader = Reader::new(recording().into()).expect("a header");
+    let mut out = bytes::BytesMut::new();
+    write_header(&mut out);
+    let mut place = 0;
+    while let Ok((_, mut record)) = reader.poll().expect("sound") {
+        if place == 0 && matches!(record.input, Input::Octets(..)) {
+            record.digest ^= 1;
+            place = out.len();
+        }
+        record.encode(&mut out);
+    }
+    write_end(&mut out);
+    let different = replay(&out, &[]).expect(1).stdout;
+    let said = format!(
+        "what came of the record at octet {place} (0.000000 s, peer spine) is not what was recorded\n"
+    );
+    assert!(different.ends_with(&said), "{different}");
+    let json = replay(&out, &["-o", "json"]).expect(1).stdout;
+    let verdict: Value = serde_json::from_str(json.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(verdict["different"], said.trim_end());
 }
 
 #[test]

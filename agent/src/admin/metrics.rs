@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use plainroute_speaker::RecorderStatus;
+
 use super::{
     Published, answer,
     view::{Md5FailuresView, PeerView, StationView, TcpAoFailuresView},
@@ -61,7 +63,12 @@ struct WithReason {
 }
 
 /// The text of a scrape.
-pub(super) fn encode(state: &Published, peers: &[PeerView], stations: &[StationView]) -> String {
+pub(super) fn encode(
+    state: &Published,
+    peers: &[PeerView],
+    stations: &[StationView],
+    recording: Option<RecorderStatus>,
+) -> String {
     let mut registry = Registry::with_prefix("plainroute");
     registry.register(
         "build",
@@ -70,6 +77,7 @@ pub(super) fn encode(state: &Published, peers: &[PeerView], stations: &[StationV
     );
     sessions(&mut registry, peers);
     monitoring(&mut registry, stations);
+    record(&mut registry, recording);
     pods(&mut registry, state);
     kernel(&mut registry, state);
     sources(&mut registry, state);
@@ -199,6 +207,18 @@ fn monitoring(registry: &mut Registry, stations: &[StationView]) {
     );
     registry.register("bmp_messages_sent", "BMP messages handed to TCP", messages);
     registry.register("bmp_octets_sent", "Octets of BMP handed to TCP", octets);
+}
+
+/// Nothing where nobody asked for a recording.
+fn record(registry: &mut Registry, recording: Option<RecorderStatus>) {
+    let Some(RecorderStatus { octets, stopped }) = recording else { return };
+    let written = Counter::<u64>::default();
+    written.inc_by(octets);
+    registry.register("record_octets", "Octets of the recording handed to its file", written);
+    let text = "Times the recording ended before its time, because the file was too slow or took no more";
+    let ended = Counter::<u64>::default();
+    ended.inc_by(u64::from(stopped));
+    registry.register("record_failures", text, ended);
 }
 
 fn pods(registry: &mut Registry, state: &Published) {

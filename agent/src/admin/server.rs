@@ -265,7 +265,8 @@ async fn undrain(State(shared): State<Access>) -> Result<Json<DrainView>, Refuse
 }
 
 async fn scrape(State(shared): State<Access>) -> Response {
-    let text = metrics::encode(&shared.state(), &shared.peers(), &shared.stations());
+    let text =
+        metrics::encode(&shared.state(), &shared.peers(), &shared.stations(), shared.speaker.recording());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

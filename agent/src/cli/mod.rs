@@ -1,10 +1,11 @@
-//! The commands that a person types. All but `agent`, `bfd`, `config` and `completions` ask a running agent over its
-//! Unix socket.
+//! The commands that a person types. All but `agent`, `bfd`, `config`, `replay` and `completions` ask a running agent
+//! over its Unix socket.
 //!
 //! Exit code: 0 all is well, 1 what was asked about is not healthy, 2 wrong usage or no agent to ask.
 mod client;
 mod config;
 mod output;
+mod replay;
 mod show;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -51,6 +52,8 @@ enum Command {
     Drain(Drain),
     /// Look at configuration files
     Config(Config),
+    /// Replay what `agent --record` wrote, message by message; 1 if it is corrupt or not what happened
+    Replay(replay::Replay),
     /// Print a completion script
     Completions {
         /// For this shell
@@ -63,6 +66,9 @@ struct Agent {
     /// A YAML file, a directory of them, or - for standard input; may be repeated
     #[arg(long, required = true, value_name = "PATH")]
     config: Vec<PathBuf>,
+    /// Record what every BGP session takes in, for `plainroute replay`; in a new or empty file, for its owner only
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     log: Log,
 }
@@ -214,7 +220,8 @@ pub fn run() -> ExitCode {
     };
     let result = match cli.command {
         Command::Agent(agent) => {
-            return if agent.log.start() { crate::run::main(agent.config) } else { ExitCode::from(2) };
+            let Agent { config, record, log } = agent;
+            return if log.start() { crate::run::main(config, record) } else { ExitCode::from(2) };
         }
         Command::Bfd(Bfd { socket, exit_when_idle, log }) => {
             let settings = crate::bfd::server::Settings { socket, exit_when_idle };
@@ -225,6 +232,7 @@ pub fn run() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "plainroute", &mut script);
             output::print(&String::from_utf8_lossy(&script)).map(|()| true)
         }
+        Command::Replay(asked) => replay::replay(&asked),
         Command::Config(Config { command: ConfigCommand::Check { paths, output } }) => {
             config::check(&paths, output)
         }

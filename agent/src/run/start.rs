@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use futures::{FutureExt, future::BoxFuture};
 use plainroute_bgp::Families;
 use plainroute_config::{AgentConfigSpec, Input, Kind};
-use plainroute_speaker::{Speaker, SpeakerConfig, StopMode, TcpAoSupport};
+use plainroute_speaker::{Recorder, Speaker, SpeakerConfig, StopMode, TcpAoSupport};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -41,7 +41,7 @@ pub enum LogFormat {
 }
 
 /// Runs the agent until it is told to stop.
-pub fn main(paths: Vec<PathBuf>) -> ExitCode {
+pub fn main(paths: Vec<PathBuf>, record: Option<PathBuf>) -> ExitCode {
     let inputs = match paths.iter().map(|path| Input::open(path)).collect::<Result<Vec<_>, _>>() {
         Ok(inputs) => inputs,
         Err(error) => {
@@ -59,7 +59,7 @@ pub fn main(paths: Vec<PathBuf>) -> ExitCode {
     let config = loaded.agent_config().cloned().unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
-        let result = runtime.block_on(run(config, files));
+        let result = runtime.block_on(run(config, files, record));
         // A source that hangs in a blocking call must not keep a restart waiting.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -102,7 +102,14 @@ pub fn node_name(configured: Option<&str>) -> anyhow::Result<String> {
     }
 }
 
-async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
+async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>) -> anyhow::Result<()> {
+    let recorder = match record {
+        Some(path) => {
+            let recorder = Recorder::create(&path);
+            Some(recorder.with_context(|| format!("--record {}: cannot record there", path.display()))?)
+        }
+        None => None,
+    };
     let node = node_name(config.node_name.as_deref())?;
     info!(node, version = env!("CARGO_PKG_VERSION"), "starting");
     let cancel = CancellationToken::new();
@@ -116,6 +123,7 @@ async fn run(config: AgentConfigSpec, files: FileSource) -> anyhow::Result<()> {
         restarting: before.restarted,
         forwarding_preserved: preserved,
         tcp_ao: TcpAoSupport::probe(),
+        recorder,
     });
 
     let (desired, desired_in) = watch::channel(Arc::new(Desired::default()));

@@ -19,7 +19,7 @@ use plainroute_agent::{
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
     plan::{FoundBy, Plan},
 };
-use plainroute_speaker::{PeerConfig, PeerName, Speaker, SpeakerConfig};
+use plainroute_speaker::{PeerConfig, PeerName, Recorder, Speaker, SpeakerConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,8 +48,12 @@ fn access(published: watch::Receiver<Arc<Published>>, speaker: Speaker) -> Acces
 
 impl Agent {
     async fn start(state: Published) -> Agent {
+        Agent::start_with(state, SpeakerConfig::default()).await
+    }
+
+    async fn start_with(state: Published, config: SpeakerConfig) -> Agent {
         let folder = TempDir::new().expect("a directory");
-        let speaker = Speaker::start(SpeakerConfig::default());
+        let speaker = Speaker::start(config);
         let (published, receiver) = watch::channel(Arc::new(state));
         let cancel = CancellationToken::new();
         let socket = folder.path().join("run/agent.sock");
@@ -621,6 +625,26 @@ async fn metrics_are_open_metrics_and_say_how_the_agent_fares() {
         samples(&body).into_iter().filter_map(|mut sample| sample.labels.remove("peer")).collect();
     assert_eq!(peers, BTreeSet::from(["tor-b".to_owned()]));
     agent.stop().await;
+}
+
+/// What a recording that ended before its time shows stands beside the metrics themselves.
+#[tokio::test]
+async fn a_recording_has_metrics_and_without_one_there_are_none() {
+    let agent = Agent::start(carried_out(scenario("dual-stack"))).await;
+    assert!(!agent.get("/metrics").await.body.contains("plainroute_record"));
+
+    let directory = tempfile::tempdir().unwrap();
+    let recorder = Some(Recorder::create(&directory.path().join("recording")).unwrap());
+    let config = SpeakerConfig { recorder, ..SpeakerConfig::default() };
+    let agent = Agent::start_with(carried_out(scenario("dual-stack")), config).await;
+    agent.keep_down(&["tor-a"]).await;
+    let metrics = agent.get("/metrics").await.body;
+    let value = |name: &str| {
+        let found = samples(&metrics).into_iter().find(|sample| sample.name == name);
+        found.unwrap_or_else(|| panic!("no {name} in {metrics}")).value
+    };
+    assert!(value("plainroute_record_octets_total") >= 10.0, "the header at least");
+    assert_eq!(value("plainroute_record_failures_total"), 0.0);
 }
 
 #[test]

@@ -302,3 +302,20 @@ fn router_advertisements(registry: &mut Registry, state: &Published) {
         refused,
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_that_ended_before_its_time_is_counted() {
+        for (stopped, count) in [(false, 0), (true, 1)] {
+            let mut registry = Registry::with_prefix("plainroute");
+            record(&mut registry, Some(RecorderStatus { octets: 4711, stopped }));
+            let mut text = String::new();
+            text::encode(&mut text, &registry).unwrap();
+            assert!(text.contains("plainroute_record_octets_total 4711\n"), "{text}");
+            assert!(text.contains(&format!("plainroute_record_failures_total {count}\n")), "{text}");
+        }
+    }
+}

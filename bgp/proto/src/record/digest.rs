@@ -1,4 +1,6 @@
 //! What came out of a session as one number. FNV-1a: the same on every machine and in every build, unlike a keyed hash.
+use std::fmt;
+
 use crate::session::{Action, Event};
 
 pub(super) struct Digest(u64);
@@ -32,23 +34,36 @@ impl Digest {
     /// Events are told by their text, whole: it shows every route, finding and reason.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
-            Event::StateChanged { from, to } => self.put(format!("{from}>{to}").as_bytes()),
+            Event::StateChanged { from, to } => self.text(format_args!("{from}>{to}")),
             Event::Established(id, negotiated) => {
                 self.put(&tagged(4, id.0));
                 self.put(&negotiated.peer_open_octets);
-                self.put(format!("{} {:?}", negotiated.hold_time, negotiated.families).as_bytes());
+                self.text(format_args!("{} {:?}", negotiated.hold_time, negotiated.families));
             }
-            Event::Down(reason) => self.put(format!("down {reason}").as_bytes()),
-            Event::Failed(reason) => self.put(format!("failed {reason}").as_bytes()),
-            Event::Update(update, findings) => self.put(format!("{update:?} {findings:?}").as_bytes()),
-            Event::RefreshRequested(family) => self.put(format!("refresh {family}").as_bytes()),
-            Event::RefreshBegan(family) => self.put(format!("began {family}").as_bytes()),
-            Event::RefreshEnded(family) => self.put(format!("ended {family}").as_bytes()),
+            Event::Down(reason) => self.text(format_args!("down {reason}")),
+            Event::Failed(reason) => self.text(format_args!("failed {reason}")),
+            Event::Update(update, findings) => self.text(format_args!("{update:?} {findings:?}")),
+            Event::RefreshRequested(family) => self.text(format_args!("refresh {family}")),
+            Event::RefreshBegan(family) => self.text(format_args!("began {family}")),
+            Event::RefreshEnded(family) => self.text(format_args!("ended {family}")),
         }
+    }
+
+    /// Without a copy of the text: an UPDATE's may be long.
+    fn text(&mut self, text: fmt::Arguments<'_>) {
+        // Nothing here can fail.
+        let _ = fmt::Write::write_fmt(self, text);
     }
 
     pub(super) fn answer(&mut self, answer: u64) {
         self.put(&tagged(5, answer));
+    }
+}
+
+impl fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text.as_bytes());
+        Ok(())
     }
 }
 

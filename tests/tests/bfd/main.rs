@@ -7,6 +7,7 @@
 mod failover;
 mod hostile;
 mod life;
+mod load;
 mod node;
 mod process;
 mod restart;

@@ -69,13 +69,9 @@ impl Run {
         let (met, of) = bench.report.met();
         println!("{met} of {of} goals met");
         if let Some(path) = &bench.options.write {
-            std::fs::write(path, crate::page::page(&bench.report, &bench.peers, &bench.options)?)?;
+            std::fs::write(path, crate::page::page(&bench.report, &bench.peers)?)?;
         }
         Ok(())
-    }
-
-    pub(crate) fn is_quick(&self) -> bool {
-        self.quick
     }
 }
 

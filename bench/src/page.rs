@@ -4,18 +4,17 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::bench::Run;
 use crate::report::Report;
 use crate::routers::{Product, Task};
 use crate::usage::load;
 use crate::wire::Family;
 
-pub(crate) fn page(report: &Report, peers: &[Product], options: &Run) -> Result<String> {
+pub(crate) fn page(report: &Report, peers: &[Product]) -> Result<String> {
     let mut text = include_str!("page.md").to_owned();
     let (processors, load) = load();
     let kernel = String::from_utf8_lossy(&Command::new("uname").arg("-r").output()?.stdout).trim().to_owned();
     let names: Vec<&str> = peers.iter().map(|peer| peer.label.as_str()).collect();
-    let command = if options.is_quick() { "make bench QUICK=1" } else { "make bench" };
+    let command = command(std::env::args().skip(2));
     let (met, of) = report.met();
     let _ = write!(
         text,
@@ -37,4 +36,31 @@ pub(crate) fn page(report: &Report, peers: &[Product], options: &Run) -> Result<
         }
     }
     Ok(text)
+}
+
+/// What to type for the same run: the arguments behind `run`, but for those that the script adds.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let (mut kept, mut arguments) = (Vec::new(), arguments);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--newer" | "--write" => drop(arguments.next()),
+            _ => kept.push(argument),
+        }
+    }
+    if kept.is_empty() { "make bench".to_owned() } else { format!("make bench BENCH=\"{}\"", kept.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_what_a_person_types() {
+        let typed = |line: &str| command(line.split_whitespace().map(str::to_owned));
+        assert_eq!(typed("--newer root --write page"), "make bench");
+        assert_eq!(
+            typed("--newer root --quick --rows a --write page"),
+            "make bench BENCH=\"--quick --rows a\""
+        );
+    }
 }

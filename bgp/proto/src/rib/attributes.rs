@@ -1,17 +1,12 @@
-//! Interned attribute sets: equal sets are one allocation, with their hash computed once.
-//!
-//! A node announces thousands of prefixes with a handful of attribute sets; a peer may send a full table with a
-//! hundred thousand. Sets are referenced by count and the table holds them weakly, so that a set that no route
-//! uses goes away, and the table itself never holds more than twice as many places as there are live sets.
+//! Attribute sets as the RIBs share them, with their hash computed once.
 use std::{
     fmt,
     hash::{Hash, Hasher},
     ops::Deref,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock},
 };
 
 use ahash::RandomState;
-use hashbrown::HashTable;
 
 use crate::wire::{NextHop, PathAttributes};
 
@@ -97,46 +92,6 @@ impl Route {
     }
 }
 
-/// The table that makes equal sets one allocation.
-#[derive(Default)]
-pub struct AttributeSets {
-    sets: HashTable<(u64, Weak<PathAttributes>)>,
-    sweep_at: usize,
-}
-
-impl AttributeSets {
-    /// Below this many places a sweep is not worth its while.
-    const SMALL: usize = 64;
-
-    /// The shared set that equals `set`; `set` itself where it is the first of its kind.
-    pub fn intern(&mut self, set: impl Into<AttributeSet>) -> AttributeSet {
-        let set = set.into();
-        let found = self.sets.find(set.hash, |(hash, held)| {
-            *hash == set.hash && held.upgrade().is_some_and(|held| held == set.set)
-        });
-        if let Some(held) = found.and_then(|(_, held)| held.upgrade()) {
-            return AttributeSet { hash: set.hash, set: held };
-        }
-        if self.sets.len() >= self.sweep_at.max(Self::SMALL) {
-            self.sets.retain(|(_, held)| held.strong_count() > 0);
-            self.sweep_at = self.sets.len().saturating_mul(2);
-        }
-        self.sets.insert_unique(set.hash, (set.hash, Arc::downgrade(&set.set)), |(hash, _)| *hash);
-        set
-    }
-
-    /// How many different sets are in use.
-    pub fn live(&self) -> usize {
-        self.sets.iter().filter(|(_, held)| held.strong_count() > 0).count()
-    }
-}
-
-impl fmt::Debug for AttributeSets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AttributeSets").field("places", &self.sets.len()).finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,31 +101,9 @@ mod tests {
     }
 
     #[test]
-    fn equal_sets_become_one_allocation() {
-        let mut sets = AttributeSets::default();
-        let (a, b, c) = (sets.intern(med(1)), sets.intern(med(1)), sets.intern(med(2)));
-        assert!(Arc::ptr_eq(a.shared(), b.shared()));
-        assert_ne!(a, c);
-        assert_eq!(sets.live(), 2);
-    }
-
-    #[test]
-    fn sets_of_different_tables_still_compare() {
-        let (mut one, mut two) = (AttributeSets::default(), AttributeSets::default());
-        assert_eq!(one.intern(med(7)), two.intern(med(7)));
-        assert_eq!(one.intern(med(7)), AttributeSet::from(med(7)));
-    }
-
-    #[test]
-    fn unused_sets_go_away_and_leave_no_places_behind() {
-        let mut sets = AttributeSets::default();
-        let kept = sets.intern(med(0));
-        for number in 1..10_000 {
-            sets.intern(med(number));
-        }
-        assert_eq!(sets.live(), 1);
-        assert!(sets.sets.len() <= AttributeSets::SMALL, "{sets:?}");
-        assert!(Arc::ptr_eq(sets.intern(med(0)).shared(), kept.shared()));
+    fn sets_compare_by_what_they_hold() {
+        assert_eq!(AttributeSet::from(med(7)), AttributeSet::from(med(7)));
+        assert_ne!(AttributeSet::from(med(7)), AttributeSet::from(med(8)));
     }
 
     #[test]

@@ -2,11 +2,9 @@
 //!
 //! A full table is a million prefixes in some ten thousand attribute sets. So a record names its attributes and next
 //! hop by number, and is found through an index of slots: 36 octets and the index for a route.
-use hashbrown::HashTable;
-
 use super::{
     Change, Received, Route,
-    attributes::hash_key,
+    groups::Groups,
     index::{KeyHash, SlotIndex},
 };
 use crate::{AfiSafi, wire::Nlri};
@@ -24,15 +22,7 @@ struct Record {
     untold: bool,
 }
 
-/// Routes with the same attributes and next hop.
-#[derive(Debug)]
-struct Group {
-    /// `None` in a free group.
-    shared: Option<Shared>,
-    hash: u64,
-    references: u32,
-}
-
+/// What routes with the same attributes and next hop share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Shared {
     route: Route,
@@ -48,9 +38,7 @@ pub(super) struct Held {
     records: Vec<Record>,
     free_records: Vec<u32>,
     index: SlotIndex,
-    groups: Vec<Group>,
-    free_groups: Vec<u32>,
-    numbers: HashTable<u32>,
+    groups: Groups<Shared>,
     counts: [usize; 2],
     stale: [usize; 2],
 }
@@ -85,21 +73,13 @@ impl Held {
 
     /// The group of routes with these attributes and this next hop, held for the caller.
     pub(super) fn hold(&mut self, route: Route, sent_local_pref: Option<u32>) -> GroupId {
-        let group = self.group(Shared { route, sent_local_pref });
-        self.groups[group as usize].references += 1;
+        let group = self.groups.number(Shared { route, sent_local_pref });
+        self.groups.retain(group, 1);
         GroupId(group)
     }
 
     pub(super) fn release(&mut self, GroupId(group): GroupId) {
-        let held = &mut self.groups[group as usize];
-        held.references -= 1;
-        if held.references == 0 {
-            held.shared = None;
-            if let Ok(entry) = self.numbers.find_entry(held.hash, |other| *other == group) {
-                entry.remove();
-            }
-            self.free_groups.push(group);
-        }
+        self.groups.release(group);
     }
 
     /// The peer has told `nlri`; gives the route where that is another one than before, or no longer stale.
@@ -160,7 +140,7 @@ impl Held {
                 changes.push(Change { nlri, route: None });
             } else if after != before {
                 let Received { route, sent_local_pref, install, stale } = after.clone();
-                let group = self.group(Shared { route, sent_local_pref });
+                let group = self.groups.number(Shared { route, sent_local_pref });
                 self.set(slot, Record { group, install, stale, ..record });
                 changes.push(Change { nlri, route: Some(after) });
             }
@@ -192,13 +172,13 @@ impl Held {
 
     fn set(&mut self, slot: u32, new: Record) {
         if new.group != FREE {
-            self.groups[new.group as usize].references += 1;
+            self.groups.retain(new.group, 1);
         }
         let old = std::mem::replace(&mut self.records[slot as usize], new);
         let stale = &mut self.stale[new.nlri.prefix.family().place()];
         *stale = *stale + usize::from(new.stale) - usize::from(old.stale);
         if old.group != FREE {
-            self.release(GroupId(old.group));
+            self.groups.release(old.group);
         }
     }
 
@@ -214,32 +194,8 @@ impl Held {
         if record.group == FREE {
             return None;
         }
-        let Shared { route, sent_local_pref } = self.groups[record.group as usize].shared.clone()?;
+        let Shared { route, sent_local_pref } = self.groups.key(record.group)?.clone();
         Some(Received { route, sent_local_pref, install: record.install, stale: record.stale })
-    }
-
-    /// The number of a group, made where there is none. Without a reference soon it is a leak.
-    fn group(&mut self, shared: Shared) -> u32 {
-        let hash = hash_key().hash_one(&shared);
-        let groups = &self.groups;
-        let same = |group: &u32| groups[*group as usize].shared.as_ref() == Some(&shared);
-        if let Some(group) = self.numbers.find(hash, same) {
-            return *group;
-        }
-        let new = Group { shared: Some(shared), hash, references: 0 };
-        let group = match self.free_groups.pop() {
-            Some(group) => {
-                self.groups[group as usize] = new;
-                group
-            }
-            None => {
-                self.groups.push(new);
-                (self.groups.len() - 1) as u32
-            }
-        };
-        let groups = &self.groups;
-        self.numbers.insert_unique(hash, group, |group| groups[*group as usize].hash);
-        group
     }
 }
 
@@ -277,7 +233,7 @@ mod tests {
                 held.remove(&nlri((number % 5) as u8));
             }
         }
-        assert!(held.records.len() <= 7 && held.groups.len() <= 9, "{held:?}");
+        assert!(held.records.len() <= 7 && held.groups.places() <= 9, "{held:?}");
         let family = AfiSafi::Ipv4Unicast;
         assert_eq!(held.count(family), held.iter().count());
         held.edit(family, |_, received, _| {
@@ -287,6 +243,6 @@ mod tests {
         assert_eq!(held.stale(family), held.count(family));
         held.edit(family, |_, _, _| false);
         assert_eq!((held.len(), held.count(family), held.stale(family)), (0, 0, 0));
-        assert_eq!((held.index.len(), held.numbers.len()), (0, 0));
+        assert_eq!((held.index.len(), held.groups.len()), (0, 0));
     }
 }

@@ -5,6 +5,7 @@
 mod adj_rib_in;
 mod adj_rib_out;
 mod attributes;
+mod groups;
 mod held;
 mod index;
 mod pack;
@@ -16,7 +17,7 @@ use crate::AfiSafi;
 
 pub use adj_rib_in::{AdjRibIn, Applied, Change, Identity, PrefixLimit, Received, RejectCounts};
 pub use adj_rib_out::{AdjRibOut, Advertised};
-pub use attributes::{AttributeSet, AttributeSets, Route};
+pub use attributes::{AttributeSet, Route};
 
 impl AfiSafi {
     /// Where a family's half stands in an array of both.

@@ -8,11 +8,9 @@
 //! more than its place in a list.
 use std::{collections::BTreeSet, hash::Hash};
 
-use hashbrown::HashTable;
-
 use super::{
     Advertised, Route,
-    attributes::hash_key,
+    groups::Groups,
     index::{KeyHash, SlotIndex},
 };
 use crate::{AfiSafi, Prefix};
@@ -40,23 +38,19 @@ impl Record {
     }
 }
 
-/// Prefixes of which the same is said, or is to be said.
-struct Group<D> {
-    desired: Option<D>,
+/// Prefixes of which the same is said, or is to be said, as far as the session goes.
+struct Pending {
     /// As this session says it, from the first time that it does.
     said: Option<Route>,
-    hash: u64,
-    /// How many `desired` and `sent` name this group.
-    references: u32,
     /// It does not fit into a message of this session, or its next hop cannot be said in it.
     unsendable: bool,
     head: u32,
     tail: u32,
 }
 
-impl<D> Group<D> {
-    fn new(desired: Option<D>, hash: u64) -> Group<D> {
-        Group { desired, said: None, hash, references: 0, unsendable: false, head: END, tail: END }
+impl Default for Pending {
+    fn default() -> Pending {
+        Pending { said: None, unsendable: false, head: END, tail: END }
     }
 }
 
@@ -65,10 +59,7 @@ pub(super) struct Table<D> {
     records: Vec<Record>,
     free_records: u32,
     index: SlotIndex,
-    groups: Vec<Group<D>>,
-    free_groups: Vec<u32>,
-    /// The groups by what is desired.
-    numbers: HashTable<u32>,
+    groups: Groups<D, Pending>,
     /// Groups whose list is not empty.
     ready: BTreeSet<u32>,
     pending: usize,
@@ -84,9 +75,7 @@ impl<D: Eq + Hash> Table<D> {
             records: Vec::new(),
             free_records: END,
             index: SlotIndex::default(),
-            groups: vec![Group::new(None, 0)],
-            free_groups: Vec::new(),
-            numbers: HashTable::new(),
+            groups: Groups::with_keyless(),
             ready: BTreeSet::new(),
             pending: 0,
             desired: 0,
@@ -112,7 +101,7 @@ impl<D: Eq + Hash> Table<D> {
 
     /// What is desired of `prefix` from now on; false where it was that already.
     pub(super) fn set_desired(&mut self, prefix: Prefix, desired: Option<D>) -> bool {
-        let group = desired.map_or(NO_ROUTE, |desired| self.group_of(desired));
+        let group = desired.map_or(NO_ROUTE, |desired| self.groups.number(desired));
         let hash = self.index.hash(&prefix);
         let found = self.index.find(hash, |slot| self.records[slot as usize].prefix == prefix);
         let slot = match found {
@@ -151,7 +140,7 @@ impl<D: Eq + Hash> Table<D> {
             }
         }
         self.up = false;
-        for group in &mut self.groups {
+        for (_, group) in self.groups.iter_mut() {
             (group.said, group.unsendable) = (None, false);
         }
     }
@@ -165,9 +154,9 @@ impl<D: Eq + Hash> Table<D> {
         let differs: Vec<bool> = self
             .groups
             .iter_mut()
-            .map(|group| {
+            .map(|(desired, group)| {
                 group.unsendable = false;
-                let differs = group.said.is_some() && group.said != group.desired.as_ref().and_then(&mut say);
+                let differs = group.said.is_some() && group.said != desired.and_then(&mut say);
                 if differs {
                     group.said = None;
                 }
@@ -198,22 +187,22 @@ impl<D: Eq + Hash> Table<D> {
     /// The next group that has something to send: withdrawals (nothing desired) before any announcement.
     pub(super) fn next_ready(&self) -> Option<(u32, Option<&D>)> {
         let group = *self.ready.first()?;
-        Some((group, self.groups[group as usize].desired.as_ref()))
+        Some((group, self.groups.key(group)))
     }
 
     /// How this session says `group`, if it has been asked.
     pub(super) fn said(&self, group: u32) -> Option<&Route> {
-        self.groups[group as usize].said.as_ref()
+        self.groups[group].said.as_ref()
     }
 
     /// How this session says `group`.
     pub(super) fn set_said(&mut self, group: u32, route: Route) {
-        self.groups[group as usize].said = Some(route);
+        self.groups[group].said = Some(route);
     }
 
     /// The pending prefixes of `group`, in the order in which they became so.
     pub(super) fn pending_of(&self, group: u32) -> impl Iterator<Item = Prefix> {
-        let mut slot = self.groups[group as usize].head;
+        let mut slot = self.groups[group].head;
         std::iter::from_fn(move || {
             let record = self.records.get(slot as usize)?;
             slot = record.next;
@@ -223,7 +212,7 @@ impl<D: Eq + Hash> Table<D> {
 
     /// The first `count` pending prefixes of `group` have been written. They leave its list in one piece.
     pub(super) fn mark_sent(&mut self, group: u32, count: usize) {
-        let mut slot = self.groups[group as usize].head;
+        let mut slot = self.groups[group].head;
         for _ in 0..count {
             let record = &mut self.records[slot as usize];
             let (written, old) = (slot, std::mem::replace(&mut record.sent, group));
@@ -234,16 +223,16 @@ impl<D: Eq + Hash> Table<D> {
             self.sent = self.sent + usize::from(group != NO_ROUTE) - usize::from(old != NO_ROUTE);
             self.release_group(old);
         }
-        let list = &mut self.groups[group as usize];
+        let list = &mut self.groups[group];
         list.head = slot;
-        if group != NO_ROUTE {
-            list.references += count as u32;
-        }
         if slot == END {
             list.tail = END;
             self.ready.remove(&group);
         } else {
             self.records[slot as usize].previous = END;
+        }
+        if group != NO_ROUTE {
+            self.groups.retain(group, count as u32);
         }
         self.pending -= count;
     }
@@ -251,7 +240,7 @@ impl<D: Eq + Hash> Table<D> {
     /// The route of `group` cannot be said in this session: what the peer holds of it is to be withdrawn.
     pub(super) fn refuse(&mut self, group: u32) {
         let mut slots = Vec::new();
-        let mut slot = self.groups[group as usize].head;
+        let mut slot = self.groups[group].head;
         while slot != END {
             slots.push(slot);
             slot = self.records[slot as usize].next;
@@ -259,7 +248,7 @@ impl<D: Eq + Hash> Table<D> {
         for slot in &slots {
             self.unlink_if_pending(*slot);
         }
-        self.groups[group as usize].unsendable = true;
+        self.groups[group].unsendable = true;
         for slot in slots {
             self.settle(slot);
         }
@@ -268,9 +257,10 @@ impl<D: Eq + Hash> Table<D> {
     /// Every desired prefix.
     pub(super) fn iter(&self) -> impl Iterator<Item = Advertised<'_, D>> {
         self.records.iter().filter_map(|record| {
-            let Group { desired, said, .. } = &self.groups[record.desired as usize];
+            let desired = self.groups.key(record.desired)?;
+            let route = self.groups[record.desired].said.as_ref();
             let sent = self.up && record.sent == record.desired;
-            Some(Advertised { prefix: record.prefix, desired: desired.as_ref()?, route: said.as_ref(), sent })
+            Some(Advertised { prefix: record.prefix, desired, route, sent })
         })
     }
 
@@ -280,7 +270,7 @@ impl<D: Eq + Hash> Table<D> {
 
     /// What the peer is to hold: the desired group, or nothing where that cannot be said.
     fn target(&self, record: &Record) -> u32 {
-        if self.groups[record.desired as usize].unsendable { NO_ROUTE } else { record.desired }
+        if self.groups[record.desired].unsendable { NO_ROUTE } else { record.desired }
     }
 
     /// The group in whose list the record is.
@@ -301,7 +291,7 @@ impl<D: Eq + Hash> Table<D> {
     }
 
     fn link(&mut self, slot: u32, group: u32) {
-        let list = &mut self.groups[group as usize];
+        let list = &mut self.groups[group];
         let tail = std::mem::replace(&mut list.tail, slot);
         if tail == END {
             list.head = slot;
@@ -318,14 +308,14 @@ impl<D: Eq + Hash> Table<D> {
         let Some(group) = self.linked_in(slot) else { return };
         let Record { previous, next, .. } = self.records[slot as usize];
         match previous {
-            END => self.groups[group as usize].head = next,
+            END => self.groups[group].head = next,
             previous => self.records[previous as usize].next = next,
         }
         match next {
-            END => self.groups[group as usize].tail = previous,
+            END => self.groups[group].tail = previous,
             next => self.records[next as usize].previous = previous,
         }
-        if self.groups[group as usize].head == END {
+        if self.groups[group].head == END {
             self.ready.remove(&group);
         }
         self.pending -= 1;
@@ -362,48 +352,15 @@ impl<D: Eq + Hash> Table<D> {
         }
     }
 
-    /// The group of `desired`, made where there is none. The caller takes a reference, or the group is a leak.
-    fn group_of(&mut self, desired: D) -> u32 {
-        let hash = hash_key().hash_one(&desired);
-        let groups = &self.groups;
-        let same = |group: &u32| groups[*group as usize].desired.as_ref() == Some(&desired);
-        if let Some(group) = self.numbers.find(hash, same) {
-            return *group;
-        }
-        let new = Group::new(Some(desired), hash);
-        let group = match self.free_groups.pop() {
-            Some(group) => {
-                self.groups[group as usize] = new;
-                group
-            }
-            None => {
-                self.groups.push(new);
-                self.groups.len() as u32 - 1
-            }
-        };
-        let groups = &self.groups;
-        self.numbers.insert_unique(hash, group, |group| groups[*group as usize].hash);
-        group
-    }
-
     fn retain_group(&mut self, group: u32) {
         if group != NO_ROUTE && group != OUTDATED {
-            self.groups[group as usize].references += 1;
+            self.groups.retain(group, 1);
         }
     }
 
     fn release_group(&mut self, group: u32) {
-        if group == NO_ROUTE || group == OUTDATED {
-            return;
-        }
-        let held = &mut self.groups[group as usize];
-        held.references -= 1;
-        if held.references == 0 {
-            (held.desired, held.said) = (None, None);
-            if let Ok(entry) = self.numbers.find_entry(held.hash, |other| *other == group) {
-                entry.remove();
-            }
-            self.free_groups.push(group);
+        if group != NO_ROUTE && group != OUTDATED {
+            self.groups.release(group);
         }
     }
 }
@@ -437,12 +394,12 @@ mod tests {
         }
         assert!(table.records.len() <= 7 && table.index.len() <= 7);
         // Seven desired, seven sent, and group 0.
-        assert!(table.groups.len() <= 15 && table.numbers.len() <= 14, "{} groups", table.groups.len());
+        assert!(table.groups.places() <= 15 && table.groups.len() <= 14, "{} groups", table.groups.places());
         table.session_down();
         for last in 0..7 {
             table.set_desired(Prefix::host([10, 0, 0, last].into()), None);
         }
-        assert_eq!((table.index.len(), table.numbers.len(), table.pending), (0, 0, 0));
-        assert_eq!(table.free_groups.len(), table.groups.len() - 1);
+        assert_eq!((table.index.len(), table.groups.len(), table.pending), (0, 0, 0));
+        assert_eq!(table.groups.free(), table.groups.places() - 1);
     }
 }

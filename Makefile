@@ -3,7 +3,7 @@ LAB ?= single-tor
 TIME ?= 60
 CARGO ?= cargo
 
-.PHONY: help setup build demo test check lint docs bench fuzz lab-up lab-down clean
+.PHONY: help setup build demo test check lint docs crds bench fuzz lab-up lab-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ lint: ## formatting, clippy and the house rules
 
 docs: ## build the documentation of the crates, without warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+crds: ## write the CustomResourceDefinitions of the kinds into config/crd
+	UPDATE=1 $(CARGO) test --locked -p plainroute-config --test crds -q
 
 bench: setup ## measure Plainroute, its peers and the floor in one run; BENCH="--quick --rows a" for less
 	@scripts/bench.sh $(BENCH)

@@ -315,6 +315,19 @@ fn each_shell_gets_its_completions() {
 }
 
 #[test]
+fn the_definitions_are_printed_as_they_are_on_disk() {
+    let printed = run(&["crds"]).expect(0).stdout;
+    let documents: Vec<&str> =
+        printed.split_inclusive("---\n").filter(|document| document.len() > 4).collect();
+    assert_eq!(documents.len(), 6, "one for each kind of the cluster");
+    for file in std::fs::read_dir("../config/crd").expect("config/crd") {
+        let file = file.expect("an entry").path();
+        let written = std::fs::read_to_string(&file).expect("a definition");
+        assert!(printed.contains(&written), "{} is not printed", file.display());
+    }
+}
+
+#[test]
 fn a_reader_that_leaves_early_is_no_error_and_a_full_disk_is_one() {
     let written_to = |stdout: Stdio, arguments: &[&str]| {
         let mut command = plainroute(arguments);

@@ -19,7 +19,13 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
         Kind::Pod => Pod { metadata, ..Pod::default() }.into(),
         Kind::Namespace => Namespace { metadata }.into(),
         Kind::Node => Node { metadata, ..Node::default() }.into(),
-        Kind::AgentConfig | Kind::BgpPeer | Kind::BgpAdvertisement | Kind::IpPool | Kind::Egress => {
+        Kind::AgentConfig
+        | Kind::BgpPeer
+        | Kind::BgpAdvertisement
+        | Kind::IpPool
+        | Kind::Egress
+        | Kind::NodeState
+        | Kind::IpBlock => {
             unreachable!("these tests do without")
         }
     }

@@ -23,8 +23,8 @@ const HEAD: &str = "\
 # Commands
 
 One binary, `plainroute`. Its commands ask the agent of this node over the agent's admin socket, so they need the rights
-to open it (root's, mode 0600); only `bfd`, `plan --config`, `config check`, `replay` and `completions` need no agent. A
-command may be shortened as long as it stays clear: `plainroute ex 10.20.0.10`.
+to open it (root's, mode 0600); only `bfd`, `plan --config`, `config check`, `crds`, `replay` and `completions` need no
+agent. A command may be shortened as long as it stays clear: `plainroute ex 10.20.0.10`.
 
 | exit code | meaning |
 |---|---|
@@ -37,7 +37,7 @@ command may be shortened as long as it stays clear: `plainroute ex 10.20.0.10`.
 ";
 
 /// Which shape each command answers in.
-const ANSWERS: [(&str, &str); 11] = [
+const ANSWERS: [(&str, &str); 12] = [
     ("plainroute peers", "a list of [PeerView](#peerview)"),
     (
         "plainroute routes",
@@ -50,6 +50,7 @@ const ANSWERS: [(&str, &str); 11] = [
     ("plainroute check", "one [Health](#health)"),
     ("plainroute drain", "one [DrainView](#drainview)"),
     ("plainroute config check", "one [Verdict](#verdict)"),
+    ("plainroute crds", "YAML; see [CustomResourceDefinitions](crds.md)"),
     ("plainroute replay", "text, or JSON: one object a line, the last one says how it ended"),
     ("plainroute completions", "text"),
 ];

@@ -4,7 +4,9 @@
 //! rule is not built. [`load`] reads files and directories and refuses them whole, with the place of every error.
 #![deny(missing_docs)]
 
+mod admission;
 mod bounded;
+pub mod crd;
 mod kinds;
 mod loader;
 mod rules;

@@ -1,10 +1,13 @@
 //! An address of a router, with the interface behind which a link-local one is meant.
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use schemars::{Schema, json_schema};
+use schemars::Schema;
 use serde::Serializer;
 
-use crate::value::Written;
+use crate::{
+    admission::{SCOPED_ADDRESS, text},
+    value::{Written, refuse_mapped},
+};
 
 /// An IP address; a link-local IPv6 address names its interface, `fe80::1%eth0` (RFC 4007 section 11).
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -40,6 +43,7 @@ impl FromStr for ScopedAddress {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| format!("`{text}` is not an IP address"))?;
+        refuse_mapped(address)?;
         let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
         match interface {
             None if link_local => {
@@ -79,7 +83,7 @@ impl Written for ScopedAddress {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string" })
+        text(61, &SCOPED_ADDRESS)
     }
 }
 
@@ -93,7 +97,16 @@ mod tests {
         assert_eq!((sound.address(), sound.interface()), ("fe80::1".parse().unwrap(), Some("eth0")));
         assert_eq!(sound.to_string(), "fe80::1%eth0");
         assert_eq!("192.0.2.1".parse::<ScopedAddress>().unwrap().interface(), None);
-        for text in ["fe80::1", "2001:db8::1%eth0", "192.0.2.1%eth0", "fe80::1%", "fe80::1%a/b", "eth0", ""] {
+        for text in [
+            "fe80::1",
+            "2001:db8::1%eth0",
+            "192.0.2.1%eth0",
+            "fe80::1%",
+            "fe80::1%a/b",
+            "::ffff:192.0.2.1",
+            "eth0",
+            "",
+        ] {
             assert!(text.parse::<ScopedAddress>().is_err(), "{text}");
         }
     }

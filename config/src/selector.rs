@@ -10,6 +10,7 @@ pub type Labels = BTreeMap<String, String>;
 /// Selects objects by their labels. All terms must hold; the empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct LabelSelector {
     /// Each label must be there with this very value.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -69,6 +70,7 @@ impl Requirement {
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::REQUIREMENT))]
 struct WrittenRequirement {
     /// The label's key.
     key: String,

@@ -11,6 +11,8 @@ use plainroute_bgp::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::admission::{self, text};
+
 /// A value of another crate, as it is written in a manifest.
 ///
 /// Use it like a reference: `*peer.spec.local_asn` is the [`Asn`].
@@ -34,7 +36,7 @@ pub trait Written: Sized {
 }
 
 macro_rules! written_as_text {
-    ($type:ty, $what:literal, $schema:tt, $parse:expr) => {
+    ($type:ty, $what:literal, $schema:expr, $parse:expr) => {
         impl Written for $type {
             const WHAT: &'static str = $what;
             fn from_text(text: &str) -> Result<Self, String> {
@@ -45,22 +47,43 @@ macro_rules! written_as_text {
                 serializer.collect_str(self)
             }
             fn schema() -> Schema {
-                json_schema!($schema)
+                $schema
             }
         }
     };
 }
 
 fn parse<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    // Rust reads `+5` as a number; nobody else does.
+    if text.contains('+') {
+        return Err(format!("`{text}` has a `+` where only digits may stand"));
+    }
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-written_as_text!(Community, "a community", { "type": "string" }, parse);
-written_as_text!(ExtendedCommunity, "an extended community", { "type": "string" }, parse);
-written_as_text!(LargeCommunity, "a large community", { "type": "string" }, parse);
-written_as_text!(RouterId, "a router ID", { "type": "string", "format": "ipv4" }, parse);
-written_as_text!(AfiSafi, "a family", { "type": "string", "enum": ["ipv4-unicast", "ipv6-unicast"] }, parse);
-written_as_text!(IpAddr, "an IP address", { "type": "string" }, |text: &str| {
+/// An IPv4 address written as an IPv6 one is not the same to everyone who compares addresses. A Pod may have one, which then
+/// lies in no pool.
+pub(crate) fn refuse_mapped(address: IpAddr) -> Result<(), String> {
+    match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => Err(format!("{v6} is an IPv4 address written as IPv6; write {v4}")),
+            None => Ok(()),
+        },
+        IpAddr::V4(_) => Ok(()),
+    }
+}
+
+written_as_text!(Community, "a community", text(32, &admission::COMMUNITY), parse);
+written_as_text!(ExtendedCommunity, "an extended community", text(32, &admission::EXTENDED_COMMUNITY), parse);
+written_as_text!(LargeCommunity, "a large community", text(40, &admission::LARGE_COMMUNITY), parse);
+written_as_text!(RouterId, "a router ID", text(15, &admission::ROUTER_ID), parse);
+written_as_text!(
+    AfiSafi,
+    "a family",
+    json_schema!({ "type": "string", "enum": ["ipv4-unicast", "ipv6-unicast"] }),
+    parse
+);
+written_as_text!(IpAddr, "an IP address", text(45, &admission::ADDRESS), |text: &str| {
     text.parse().map_err(|_| format!("`{text}` is not an IP address"))
 });
 
@@ -76,7 +99,14 @@ impl Written for Asn {
         serializer.serialize_u32(self.number())
     }
     fn schema() -> Schema {
-        json_schema!({ "type": "integer", "format": "int64", "minimum": 1, "maximum": u32::MAX })
+        // A text where it has a point: 64086.59904. The limits are about numbers, the pattern about texts.
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "minimum": 1,
+            "maximum": u32::MAX,
+            "maxLength": 16,
+            "pattern": admission::ASN_PATTERN,
+        })
     }
 }
 
@@ -94,7 +124,13 @@ impl Written for HoldTime {
         serializer.serialize_u16(self.seconds())
     }
     fn schema() -> Schema {
-        json_schema!({ "type": "integer", "minimum": 0, "maximum": u16::MAX })
+        json_schema!({
+            "type": "integer",
+            "format": "int32",
+            "minimum": 0,
+            "maximum": u16::MAX,
+            "x-kubernetes-validations": admission::HOLD_TIME,
+        })
     }
 }
 
@@ -198,6 +234,11 @@ impl FromStr for Cidr {
             });
         }
         let network: IpNetwork = text.parse().map_err(|_| form())?;
+        // `ipnetwork` also reads a netmask, and a length with a sign or zeros before it.
+        if text.split_once('/').is_none_or(|(_, length)| length != network.prefix().to_string()) {
+            return Err(form());
+        }
+        refuse_mapped(network.ip())?;
         if network.ip() != network.network() {
             let masked = format!("{}/{}", network.network(), network.prefix());
             return Err(format!("`{text}` has host bits set; the network is {masked}"));
@@ -225,6 +266,7 @@ impl FromStr for AddressOrCidr {
         }
         let address: IpAddr =
             text.parse().map_err(|_| format!("`{text}` is neither an IP address nor a CIDR"))?;
+        refuse_mapped(address)?;
         Ok(AddressOrCidr(Prefix::host(address)))
     }
 }
@@ -327,7 +369,7 @@ impl JsonSchema for RouteTable {
 }
 
 macro_rules! text_serde {
-    ($($type:ident: $format:literal),*) => {$(
+    ($($type:ident: $format:literal, $rules:expr);*) => {$(
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(self, f)
@@ -351,12 +393,14 @@ macro_rules! text_serde {
                 Cow::Borrowed(stringify!($type))
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "title": $format })
+                let mut schema = text(49, &$rules);
+                schema.insert("title".to_owned(), $format.into());
+                schema
             }
         }
     )*};
 }
-text_serde!(Cidr: "a CIDR", AddressOrCidr: "an IP address or a CIDR");
+text_serde!(Cidr: "a CIDR", admission::CIDR; AddressOrCidr: "an IP address or a CIDR", admission::ADDRESS_OR_CIDR);
 
 impl fmt::Debug for RouteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

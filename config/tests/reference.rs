@@ -3,8 +3,9 @@
 use std::{fmt::Write, fs, path::Path};
 
 use plainroute_config::{
-    AgentConfigSpec, BgpAdvertisementSpec, BgpPeerSpec, EgressSpec, IpPoolSpec, Kind, LabelSelector,
-    Metadata, Namespace, Node, Pod, annotation,
+    AgentConfigSpec, BgpAdvertisementSpec, BgpAdvertisementStatus, BgpPeerSpec, BgpPeerStatus, EgressSpec,
+    EgressStatus, IpBlockSpec, IpBlockStatus, IpPoolSpec, IpPoolStatus, Kind, LabelSelector, Metadata,
+    Namespace, Node, NodeStateStatus, Pod, annotation,
 };
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
@@ -53,11 +54,16 @@ fn schema<T: JsonSchema>() -> Value {
 fn reference() -> String {
     let mut text = HEAD.to_owned();
     text.push_str("\n## Kinds\n\n");
-    for kind in Kind::ALL {
+    for kind in Kind::IN_FILES {
         let _ = writeln!(text, "- [{kind}](#{}) (`{}`)", kind.name().to_lowercase(), kind.api_version());
     }
-    text.push_str("- [metadata](#metadata), [annotations](#annotations) and [selectors](#selectors), which they share\n");
-    for kind in Kind::ALL {
+    text.push_str("\nWritten by agents, in a cluster only:\n\n");
+    for kind in Kind::WRITTEN_BY_AGENTS {
+        let _ = writeln!(text, "- [{kind}](#{}) (`{}`)", kind.name().to_lowercase(), kind.api_version());
+    }
+    text.push_str("\nShared by them:\n\n");
+    text.push_str("- [metadata](#metadata), [annotations](#annotations) and [selectors](#selectors)\n");
+    for kind in Kind::IN_FILES.into_iter().chain(Kind::WRITTEN_BY_AGENTS) {
         self::kind(&mut text, kind);
     }
     section(&mut text, "metadata", &schema::<Metadata>(), "metadata", "");
@@ -70,6 +76,14 @@ fn reference() -> String {
 }
 
 fn kind(text: &mut String, kind: Kind) {
+    let status = match kind {
+        Kind::BgpPeer => Some(schema::<BgpPeerStatus>()),
+        Kind::BgpAdvertisement => Some(schema::<BgpAdvertisementStatus>()),
+        Kind::IpPool => Some(schema::<IpPoolStatus>()),
+        Kind::Egress => Some(schema::<EgressStatus>()),
+        Kind::IpBlock => Some(schema::<IpBlockStatus>()),
+        Kind::AgentConfig | Kind::Pod | Kind::Namespace | Kind::Node | Kind::NodeState => None,
+    };
     let (schema, path) = match kind {
         Kind::AgentConfig => (schema::<AgentConfigSpec>(), "spec"),
         Kind::BgpPeer => (schema::<BgpPeerSpec>(), "spec"),
@@ -79,11 +93,25 @@ fn kind(text: &mut String, kind: Kind) {
         Kind::Pod => (schema::<Pod>(), ""),
         Kind::Namespace => (schema::<Namespace>(), ""),
         Kind::Node => (schema::<Node>(), ""),
+        Kind::NodeState => (schema::<NodeStateStatus>(), "status"),
+        Kind::IpBlock => (schema::<IpBlockSpec>(), "spec"),
     };
+    if Kind::WRITTEN_BY_AGENTS.contains(&kind) {
+        section(text, kind.name(), &schema, path, "");
+    } else {
+        section(text, kind.name(), &schema, path, &example(kind));
+    }
+    if let Some(status) = status {
+        rows(text, &status, "status");
+    }
+}
+
+/// The kind's example, as a block of YAML.
+fn example(kind: Kind) -> String {
     let example = EXAMPLES.split("---\n").find(|example| example.contains(&format!("kind: {kind}\n")));
     let example = example.unwrap_or_else(|| panic!("contract.yaml has no {kind}"));
     let example = example.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
-    section(text, kind.name(), &schema, path, &format!("\n```yaml\n{example}\n```\n"));
+    format!("\n```yaml\n{example}\n```\n")
 }
 
 fn section(text: &mut String, title: &str, schema: &Value, path: &str, example: &str) {
@@ -156,7 +184,8 @@ fn type_of(schema: &Value) -> String {
         "object" if schema.get("additionalProperties").is_some_and(Value::is_object) => {
             "map of strings".to_owned()
         }
-        "integer" => {
+        // Of what may be a text as well, the limits are those of the number.
+        "integer" | "" => {
             let most = match schema["format"].as_str() {
                 Some("uint32") => Some(u64::from(u32::MAX)),
                 Some("uint16") => Some(u64::from(u16::MAX)),

@@ -51,7 +51,7 @@ pub(super) fn check(paths: &[PathBuf], output: Output) -> anyhow::Result<bool> {
 
 /// How many objects of each kind there are.
 fn summary(loaded: &Loaded) -> String {
-    let counts = Kind::ALL.into_iter().filter_map(|kind| {
+    let counts = Kind::IN_FILES.into_iter().filter_map(|kind| {
         let count = loaded.objects.iter().filter(|located| located.object.kind() == kind).count();
         (count > 0).then(|| format!("{count} {kind}"))
     });
@@ -74,7 +74,7 @@ pub(super) fn plan(paths: &[PathBuf], node: Option<&str>, output: Output) -> any
     };
     let mut index = Index::new([]);
     let objects = loaded.objects.into_iter().map(|located| located.object).collect();
-    let change = Change::Replace { kinds: Kind::ALL.to_vec(), objects };
+    let change = Change::Replace { kinds: Kind::IN_FILES.to_vec(), objects };
     index.handle(Feed { source: SourceName::Files, change });
     let snapshot = index.snapshot().unwrap_or_default();
     let unknown = RouterId::try_from(Ipv4Addr::BROADCAST).ok();

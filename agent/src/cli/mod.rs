@@ -1,5 +1,5 @@
-//! The commands that a person types. All but `agent`, `bfd`, `config`, `replay` and `completions` ask a running agent
-//! over its Unix socket.
+//! The commands that a person types. All but `agent`, `bfd`, `config`, `crds`, `replay` and `completions` ask a running
+//! agent over its Unix socket.
 //!
 //! Exit code: 0 all is well, 1 what was asked about is not healthy, 2 wrong usage or no agent to ask.
 mod client;
@@ -52,6 +52,8 @@ enum Command {
     Drain(Drain),
     /// Look at configuration files
     Config(Config),
+    /// Print the CustomResourceDefinitions of our kinds, as YAML for `kubectl apply --server-side -f -`
+    Crds,
     /// Replay what `agent --record` wrote, message by message; 1 if it is corrupt or not what happened
     Replay(replay::Replay),
     /// Print a completion script
@@ -232,6 +234,7 @@ pub fn run() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "plainroute", &mut script);
             output::print(&String::from_utf8_lossy(&script)).map(|()| true)
         }
+        Command::Crds => output::print(&plainroute_config::crd::yaml()).map(|()| true),
         Command::Replay(asked) => replay::replay(&asked),
         Command::Config(Config { command: ConfigCommand::Check { paths, output } }) => {
             config::check(&paths, output)

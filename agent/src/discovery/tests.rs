@@ -93,7 +93,7 @@ fn planned(specs: &[&str]) -> Plan {
     let loaded = load_inputs(&[Input::Stdin(peers.into())]).unwrap_or_else(|errors| panic!("{errors}"));
     let objects = loaded.objects.into_iter().map(|located| located.object).collect();
     let mut index = Index::new([]);
-    let change = Change::Replace { kinds: plainroute_config::Kind::ALL.to_vec(), objects };
+    let change = Change::Replace { kinds: plainroute_config::Kind::IN_FILES.to_vec(), objects };
     index.handle(Feed { source: SourceName::Files, change });
     let local = Local {
         node: "node-a".to_owned(),

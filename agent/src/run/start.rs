@@ -183,7 +183,7 @@ fn start_sources(
     cancel: &CancellationToken,
 ) -> Vec<Awaited> {
     let mut awaited: Vec<Awaited> =
-        Kind::ALL.into_iter().map(|kind| Awaited::Objects(SourceName::Files, kind)).collect();
+        Kind::IN_FILES.into_iter().map(|kind| Awaited::Objects(SourceName::Files, kind)).collect();
     let until_cancelled = |source: BoxFuture<'static, ()>| {
         let cancel = cancel.clone();
         tokio::spawn(async move { cancel.run_until_cancelled(source).await });

@@ -112,7 +112,7 @@ async fn tell(feeds: &Feeds, change: Result<Vec<Object>, String>) -> bool {
     let mut changes = Vec::new();
     let problem = match change {
         Ok(objects) => {
-            changes.push(Change::Replace { kinds: Kind::ALL.to_vec(), objects });
+            changes.push(Change::Replace { kinds: Kind::IN_FILES.to_vec(), objects });
             None
         }
         Err(problem) => Some(problem),
@@ -210,7 +210,7 @@ mod tests {
         /// The next thing said must be a new set, and that all is well.
         async fn accepted(&mut self) -> Vec<String> {
             let Change::Replace { kinds, objects } = self.next().await else { panic!("a set") };
-            assert_eq!(kinds, Kind::ALL);
+            assert_eq!(kinds, Kind::IN_FILES);
             let Change::Health { kind: None, problem: None } = self.next().await else { panic!("all well") };
             objects.iter().map(|object| object.key().to_string()).collect()
         }

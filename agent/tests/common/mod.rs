@@ -25,7 +25,7 @@ pub(crate) fn objects(yaml: &str) -> Vec<Object> {
 
 /// The complete set of a source.
 pub(crate) fn complete(source: SourceName, objects: Vec<Object>) -> Feed {
-    Feed { source, change: Change::Replace { kinds: Kind::ALL.to_vec(), objects } }
+    Feed { source, change: Change::Replace { kinds: Kind::IN_FILES.to_vec(), objects } }
 }
 
 /// What an index says that knows exactly this.

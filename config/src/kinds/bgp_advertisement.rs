@@ -21,6 +21,7 @@ pub type BgpAdvertisement = Resource<BgpAdvertisementSpec>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpAdvertisementSpec {
     /// The kinds of address that are advertised. This version advertises `PodIP`.
+    #[schemars(length(min = 1), extend("maxItems" = 3, "x-kubernetes-validations" = crate::admission::TYPES))]
     pub types: Vec<AdvertisementType>,
     /// Pods of these namespaces. Empty: of every one.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
@@ -82,6 +83,7 @@ pub struct Attributes {
 /// When a Pod's address is withdrawn though the Pod is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::WITHDRAW))]
 pub struct Withdraw {
     /// While the Pod is not ready.
     #[serde(default)]

@@ -14,7 +14,7 @@ use crate::{
     rules::{Spec, Violations},
     scoped::{ScopedAddress, is_interface_name},
     selector::LabelSelector,
-    value::{Cidr, Parsed},
+    value::{Cidr, Parsed, refuse_mapped},
 };
 
 /// An upstream router.
@@ -24,6 +24,7 @@ pub type BgpPeer = Resource<BgpPeerSpec>;
 /// BGPAdvertisement and nothing is accepted from it without `import` (RFC 8212).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::BGP_PEER))]
 pub struct BgpPeerSpec {
     /// The nodes that peer with it, by the labels of the Node. Empty: every node.
     #[serde(default, skip_serializing_if = "LabelSelector::is_empty")]
@@ -43,6 +44,7 @@ pub struct BgpPeerSpec {
     /// the node by ours; the session runs between the link-local addresses. Another router takes its place once the
     /// session with it is down and it is not heard any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 15, "x-kubernetes-validations" = crate::admission::INTERFACE))]
     pub interface: Option<String>,
     /// How the router's address is to be found. Each that is found is a peer named `NAME@ADDRESS`. It stays one while
     /// nothing else is found, and while its session is up.
@@ -104,6 +106,7 @@ pub struct BgpPeerSpec {
     pub bfd: Option<Bfd>,
     /// The address families to exchange. Default: both.
     #[serde(default = "all_families")]
+    #[schemars(length(min = 1, max = 4))]
     pub families: Vec<Parsed<AfiSafi>>,
     /// What the node is to the router (RFC 9234), which must be the counterpart: a `Customer` faces a provider. It keeps
     /// routes from leaking by way of the node, and marks those that must not go further up. Default: nothing is said.
@@ -136,10 +139,12 @@ pub struct BgpPeerSpec {
     /// What is accepted from the router; the first rule that matches a route decides, and what none matches stays out.
     /// Default: nothing. What lies in an IPPool never goes into the kernel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     pub import: Vec<ImportRule>,
     /// What may go to the router of that which a BGPAdvertisement takes to it: a second net below the first. The first
     /// rule that matches a route decides, and what none matches is held back. Default: all of it may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
     pub export: Option<Vec<ExportRule>>,
 }
 
@@ -198,8 +203,10 @@ pub enum DiscoveryMode {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKey {
     /// The name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The key in it whose value is the password.
+    #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
@@ -313,6 +320,9 @@ impl BgpPeerSpec {
                 "interface",
                 format!("`{name}` is not an interface name (1 to 15 characters, no / or space)"),
             );
+        }
+        if let Some(Err(mapped)) = self.local_address.map(|address| refuse_mapped(*address)) {
+            broken.add("localAddress", mapped);
         }
         if let (Some(peer), Some(local)) = (peer_address, &self.local_address)
             && peer.is_ipv4() != local.is_ipv4()

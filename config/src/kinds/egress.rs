@@ -11,7 +11,7 @@ use crate::{
     bounded::Bounded,
     rules::{Spec, Violations},
     selector::LabelSelector,
-    value::{Cidr, Parsed},
+    value::{Cidr, Parsed, refuse_mapped},
 };
 
 /// Under which source address Pods leave.
@@ -20,6 +20,7 @@ pub type Egress = Resource<EgressSpec>;
 /// Under which source address Pods leave. This version checks it and carries nothing of it out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::EGRESS))]
 pub struct EgressSpec {
     /// The Pods whose traffic is meant.
     pub applied_to: AppliedTo,
@@ -28,9 +29,11 @@ pub struct EgressSpec {
     pub egress_ips: Vec<Parsed<IpAddr>>,
     /// The IPPool (`usage: Egress`) that the source addresses come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub egress_pool: Option<String>,
     /// The destinations that are meant. Default: everywhere.
     #[serde(default = "everywhere", rename = "destinationCIDRs")]
+    #[schemars(length(min = 1))]
     pub destination_cidrs: Vec<Cidr>,
     /// Destinations that are left out of those.
     #[serde(default, rename = "excludedCIDRs", skip_serializing_if = "Vec::is_empty")]
@@ -127,6 +130,9 @@ impl Spec for EgressSpec {
             (false, None) | (true, Some(_)) => {}
         }
         for (index, address) in self.egress_ips.iter().enumerate() {
+            if let Err(mapped) = refuse_mapped(**address) {
+                broken.add(format_args!("egressIPs[{index}]"), mapped);
+            }
             if self.egress_ips[..index].contains(address) {
                 broken.add(format_args!("egressIPs[{index}]"), format!("{address} is there twice"));
             }

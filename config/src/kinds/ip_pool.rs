@@ -14,7 +14,7 @@ use crate::{
     bounded::Bounded,
     rules::{Spec, Violations},
     selector::LabelSelector,
-    value::{AddressOrCidr, Cidr, Parsed},
+    value::{AddressOrCidr, Cidr, Parsed, refuse_mapped},
 };
 
 /// A pool of addresses.
@@ -24,9 +24,11 @@ pub type IpPool = Resource<IpPoolSpec>;
 /// that is bound to the Pod's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::IP_POOL))]
 pub struct IpPoolSpec {
     /// The addresses: each entry is either `cidr`, or `start` and `end`. They must not overlap, and at least one is
     /// needed.
+    #[schemars(length(min = 1))]
     pub ip_ranges: Vec<IpRange>,
     /// Addresses and CIDRs within the ranges that are not to be used, such as a gateway's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,6 +90,7 @@ enum RangeForm {
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::RANGE))]
 struct WrittenRange {
     /// All addresses of this prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +106,9 @@ struct WrittenRange {
 impl TryFrom<WrittenRange> for IpRange {
     type Error = String;
     fn try_from(written: WrittenRange) -> Result<Self, String> {
+        for address in [written.start, written.end].into_iter().flatten() {
+            refuse_mapped(*address)?;
+        }
         let form = match (written.cidr, written.start, written.end) {
             (Some(cidr), None, None) => RangeForm::Cidr(cidr),
             (None, Some(start), Some(end)) => match (*start, *end) {

@@ -3,15 +3,18 @@ mod agent_config;
 mod bgp_advertisement;
 mod bgp_peer;
 mod egress;
+mod ip_block;
 mod ip_pool;
 mod metadata;
 mod namespace;
 mod node;
+mod node_state;
 mod object;
 mod peer_session;
 mod pod;
 mod policy;
 mod resource;
+mod status;
 mod tcp_ao;
 
 pub use agent_config::{
@@ -25,15 +28,23 @@ pub use bgp_peer::{
     TtlSecurity,
 };
 pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
+pub use ip_block::{IpAllocation, IpBlock, IpBlockSpec};
 pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};
 pub use metadata::Metadata;
 pub use namespace::Namespace;
 pub use node::{AddressType, Node, NodeAddress};
+pub use node_state::{
+    Advertised, DrainPhase, NodeState, NodeStateStatus, ObjectState, SessionState, SourceState,
+};
 pub use object::{Kind, Object, ObjectKey};
 pub use peer_session::{AddPath, GracefulRestart, MaxPrefixes, PeerRole, Timers};
 pub use pod::{Phase, Pod};
 pub use policy::{AsPathRule, ExportRule, ImportRule, RuleAction};
 pub use resource::Resource;
+pub use status::{
+    BgpAdvertisementStatus, BgpPeerStatus, Condition, ConditionStatus, EgressStatus, IpBlockStatus,
+    IpPoolStatus, Status,
+};
 pub use tcp_ao::{TcpAo, TcpAoAlgorithm, TcpAoKey};
 
 /// The API group and version of our own kinds.

@@ -26,11 +26,15 @@ pub enum Kind {
     Namespace,
     /// [`Node`].
     Node,
+    /// [`NodeState`](super::NodeState), which agents write. No [`Object`] is of this kind.
+    NodeState,
+    /// [`IpBlock`](super::IpBlock), which agents write. No [`Object`] is of this kind.
+    IpBlock,
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 8] = [
+    /// Those that files may hold: what users write.
+    pub const IN_FILES: [Kind; 8] = [
         Kind::AgentConfig,
         Kind::BgpPeer,
         Kind::BgpAdvertisement,
@@ -40,6 +44,9 @@ impl Kind {
         Kind::Namespace,
         Kind::Node,
     ];
+
+    /// Those that agents write, in a cluster only.
+    pub const WRITTEN_BY_AGENTS: [Kind; 2] = [Kind::NodeState, Kind::IpBlock];
 
     /// As `kind` says it.
     pub const fn name(self) -> &'static str {
@@ -52,22 +59,28 @@ impl Kind {
             Kind::Pod => "Pod",
             Kind::Namespace => "Namespace",
             Kind::Node => "Node",
+            Kind::NodeState => "NodeState",
+            Kind::IpBlock => "IPBlock",
         }
     }
 
     /// As `apiVersion` says it.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Kind::AgentConfig | Kind::BgpPeer | Kind::BgpAdvertisement | Kind::IpPool | Kind::Egress => {
-                API_VERSION
-            }
+            Kind::AgentConfig
+            | Kind::BgpPeer
+            | Kind::BgpAdvertisement
+            | Kind::IpPool
+            | Kind::Egress
+            | Kind::NodeState
+            | Kind::IpBlock => API_VERSION,
             Kind::Pod | Kind::Namespace | Kind::Node => "v1",
         }
     }
 
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+        Kind::IN_FILES.into_iter().chain(Kind::WRITTEN_BY_AGENTS).find(|kind| kind.name() == name)
     }
 }
 
@@ -83,7 +96,7 @@ impl Serialize for Kind {
     }
 }
 
-/// An object of any kind.
+/// An object of any kind that users write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 #[allow(missing_docs, reason = "each variant is the kind of its name")]

@@ -55,6 +55,7 @@ pub struct AddPath {
     /// The families of which the router may send several paths for a prefix; all of them are candidates for the
     /// kernel. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
     pub receive: Vec<Parsed<AfiSafi>>,
 }
 

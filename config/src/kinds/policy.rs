@@ -19,6 +19,7 @@ use crate::{
 /// A rule of what may come in: what it asks of a route must hold altogether.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::IMPORT_RULE))]
 pub struct ImportRule {
     /// The prefix that is meant; with `ge` or `le`, the prefix that contains those that are meant.
     pub cidr: Cidr,
@@ -30,9 +31,11 @@ pub struct ImportRule {
     pub le: u8,
     /// Standard communities (RFC 1997) that the route must all carry, each `ASN:VALUE` or a well-known name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub communities: Vec<Parsed<Community>>,
     /// Large communities (RFC 8092) that the route must all carry, each `GLOBAL:LOCAL1:LOCAL2`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub large_communities: Vec<Parsed<LargeCommunity>>,
     /// What the route's AS path must be. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +56,7 @@ pub struct ImportRule {
 /// A rule of what may go out. The AS path is our own, so it is not asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::EXPORT_RULE))]
 pub struct ExportRule {
     /// The prefix that is meant; with `ge` or `le`, the prefix that contains those that are meant.
     pub cidr: Cidr,
@@ -64,9 +68,11 @@ pub struct ExportRule {
     pub le: u8,
     /// Standard communities (RFC 1997) that the BGPAdvertisement must all have given the route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub communities: Vec<Parsed<Community>>,
     /// Large communities (RFC 8092) that the BGPAdvertisement must all have given the route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub large_communities: Vec<Parsed<LargeCommunity>>,
     /// What becomes of a route that matches.
     #[serde(default)]
@@ -86,6 +92,7 @@ pub enum RuleAction {
 /// What an AS path must be; at least one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::AS_PATH_RULE))]
 pub struct AsPathRule {
     /// This AS is in the path.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,15 +10,18 @@ use crate::rules::Violations;
 /// TCP-AO (RFC 5925).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::TCP_AO))]
 pub struct TcpAo {
     /// The keys that both sides may sign with, at least one. The first is the one that we ask the router to sign with;
     /// with which one we sign, the router asks.
+    #[schemars(length(min = 1, max = 64))]
     pub keys: Vec<TcpAoKey>,
 }
 
 /// A key of TCP-AO (RFC 5925 section 3.1). Its secret is 1 to 80 octets, in a Secret or in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = crate::admission::TCP_AO_KEY))]
 pub struct TcpAoKey {
     /// The KeyID in what we send; the router's receive ID.
     #[serde(rename = "sendID")]

@@ -39,6 +39,7 @@ pub(super) fn object(root: &Node) -> Result<Object, Vec<Finding>> {
         Kind::Pod => plain(root).map(Object::Pod),
         Kind::Namespace => plain(root).map(Object::Namespace),
         Kind::Node => plain(root).map(Object::Node),
+        Kind::NodeState | Kind::IpBlock => return Err(vec![written_by_agents(root, kind)]),
     };
     match decoded {
         Ok(object) if findings.is_empty() => Ok(object),
@@ -48,6 +49,11 @@ pub(super) fn object(root: &Node) -> Result<Object, Vec<Finding>> {
             Err(findings)
         }
     }
+}
+
+fn written_by_agents(root: &Node, kind: Kind) -> Finding {
+    let message = format!("{kind} is written by agents, in a cluster only: it cannot stand in a file");
+    Finding { place: root.locate(&[Step::Key("kind".to_owned())]), field: "kind".to_owned(), message }
 }
 
 fn plain<T: for<'de> Deserialize<'de>>(root: &Node) -> Result<T, Vec<Finding>> {
@@ -81,7 +87,7 @@ fn kind(root: &Node) -> Result<Kind, Vec<Finding>> {
     if !matches!(root.value, Value::Map(_)) {
         return fail("", "a document must be a mapping with apiVersion, kind, metadata and spec".to_owned());
     }
-    let names = Kind::ALL.map(Kind::name);
+    let names = Kind::IN_FILES.map(Kind::name);
     let Some(name) = root.text("kind") else {
         return fail("kind", format!("is missing; known: {}", names.join(", ")));
     };

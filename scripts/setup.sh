@@ -5,7 +5,7 @@ set -euo pipefail
 
 # Packages, and the services that the routing daemons among them would start: the tests run those daemons
 # themselves, inside network namespaces, and the machine's own must stay as its owner wants them.
-packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 nftables tcpdump iputils-ping procps curl jq conntrack)
+packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 nftables tcpdump iputils-ping procps curl jq conntrack musl-tools)
 declare -A service_of=([frr]=frr [bird2]=bird [gobgpd]=gobgpd [exabgp]=exabgp [openbgpd]="openbgpd bgplgd"
     [pmacct]="pmacctd nfacctd sfacctd uacctd")
 
@@ -77,6 +77,14 @@ install_rust_components() {
     else
         die "cargo is not from rustup, and ${missing[*]} is missing; install it from where cargo came from"
     fi
+    # For the image, whose binary is static.
+    local target
+    target=$(uname -m)-unknown-linux-musl
+    if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
+        command -v rustup >/dev/null || die "Rust's $target is missing; install it from where cargo came from"
+        rustup target add "$target"
+    fi
+    say "rust: $target"
 }
 
 build_test_cluster() {

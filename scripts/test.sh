@@ -5,5 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUST_BACKTRACE=1
 cargo build --locked --workspace --all-targets
+IMAGE_PROFILE=dev scripts/image.sh
 cargo test --locked --workspace --exclude plainroute-tests
 cargo test --locked -p plainroute-tests -- --test-threads="${TEST_THREADS:-6}"

@@ -10,7 +10,7 @@ use super::Rule;
 macro_rules! start {
     ($n:literal) => {
         concat!(
-            "cidr(self.start + '/' + '  1 2 3 4 5 6 7 8 9101112'.substring(",
+            "cidr(self.start + '/' + '   1 2 3 4 5 6 7 8 9101112'.substring(",
             $n,
             " / 10 * 2, ",
             $n,

@@ -193,7 +193,8 @@ fn yaml_files(directory: &Path) -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// The samples, the loader's own good files and the manifests of every lab are taken by both, the samples for good.
+/// The samples, the loader's own good files and the manifests of every lab are taken by both, the samples for good; and what
+/// the API server keeps means to the agent what the file means.
 pub(crate) async fn good_files(cluster: &Cluster) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let samples = root.join("config/samples");
@@ -223,6 +224,12 @@ pub(crate) async fn good_files(cluster: &Cluster) -> Result<()> {
             let is_sample = file.starts_with(&samples);
             let said = if is_sample { cluster.apply(&object).await? } else { cluster.judge(&object).await? };
             ensure!(said.is_none(), "{what}: the API server says {said:?}");
+            if kind != Kind::NodeState {
+                // The defaults of the schema are those of the types, and the agent reads what comes of them.
+                let kept = loader::meaning(&cluster.kept(&object).await?).with_context(|| what.clone())?;
+                let meant = loader::meaning(&object).with_context(|| what.clone())?;
+                ensure!(kept == meant, "{what}: meant {meant}, kept {kept}");
+            }
             kinds.extend(is_sample.then_some(kind));
         }
     }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::Status;
-use kube::{Client, Error};
 use plainroute_config::{Kind, crd};
 use plainroute_tests::kubelab::ApiServer;
 use serde_json::Value;
@@ -85,22 +85,27 @@ impl Cluster {
 
     /// What it says against the object, if anything, without keeping it. Unknown fields are errors, as `kubectl` has it.
     pub(crate) async fn judge(&self, object: &Value) -> Result<Option<String>> {
-        self.put(object, true).await
+        Ok(self.put(object, true).await?.err())
     }
 
     /// Makes or changes the object, and says what is against that.
     pub(crate) async fn apply(&self, object: &Value) -> Result<Option<String>> {
-        self.put(object, false).await
+        Ok(self.put(object, false).await?.err())
     }
 
-    async fn put(&self, object: &Value, dry_run: bool) -> Result<Option<String>> {
+    /// The object as it would keep it, defaults included.
+    pub(crate) async fn kept(&self, object: &Value) -> Result<Value> {
+        self.put(object, true).await?.map_err(Error::msg)
+    }
+
+    async fn put(&self, object: &Value, dry_run: bool) -> Result<Result<Value, String>> {
         let kind = object["kind"].as_str().and_then(Kind::from_name).context("no kind of ours")?;
         let name = object["metadata"]["name"].as_str().context("no name")?;
         let mut parameters = PatchParams::apply("plainroute-tests").force().validation_strict();
         parameters.dry_run = dry_run;
         match self.objects(kind).patch(name, &parameters, &Patch::Apply(object)).await {
-            Ok(_) => Ok(None),
-            Err(Error::Api(status)) if refuses(&status) => Ok(Some(status.message)),
+            Ok(kept) => Ok(Ok(serde_json::to_value(kept)?)),
+            Err(kube::Error::Api(status)) if refuses(&status) => Ok(Err(status.message)),
             Err(error) => Err(error).with_context(|| format!("cannot apply {kind} {name}")),
         }
     }

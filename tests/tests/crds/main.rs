@@ -20,6 +20,7 @@ async fn the_api_server_judges_as_the_loader_does() -> Result<()> {
         ("what may not change does not", refused::changes(&cluster).await),
         ("what only the agent finds is as documented", refused::by_the_agent_only(&cluster).await),
         ("what only the API server finds is as documented", refused::by_the_api_server_only(&cluster).await),
+        ("the largest objects are taken", refused::not_the_largest(&cluster).await),
         ("samples and labs are taken by both", agreement::good_files(&cluster).await),
         ("the loader's bad files are refused by both", agreement::bad_files(&cluster).await),
         ("both take the same forms of each value", agreement::forms(&cluster).await),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use plainroute_config::{Kind, crd};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{cluster::Cluster, loader, objects};
 
@@ -131,6 +131,53 @@ pub(crate) async fn by_the_agent_only(cluster: &Cluster) -> Result<()> {
         ensure!(said.is_none(), "the API server finds it after all: {change}: {said:?}");
         let said = loader::judge(&object).unwrap_or_default();
         ensure!(said.contains(message), "{kind} with {change}: {said}");
+    }
+    Ok(())
+}
+
+/// The API server bounds what the rules of one object may cost while they run: the largest objects stay below that.
+pub(crate) async fn not_the_largest(cluster: &Cluster) -> Result<()> {
+    let list = |count: usize, entry: &dyn Fn(usize) -> Value| (0..count).map(entry).collect::<Vec<_>>();
+    let long = |n: usize, last: &str| format!("2001:0db8:ffff:ffff:ffff:{n:04x}:ffff:{last}");
+    let ipv4 = |n: usize| json!({ "start": format!("100.100.{}.101", n + 100), "end": format!("100.100.{}.250", n + 100) });
+    let ipv6 = |n: usize| json!({ "start": long(n, "fffe"), "end": long(n, "ffff") });
+    let both = |n: usize| json!({ "cidr": format!("2001:db8:ffff:ffff:ffff:{n:04x}::/96") });
+    let out = |n: usize| json!(long(63 - n % 64, "ffff"));
+    let rule = |n: usize| {
+        json!({
+            "cidr": format!("100.{}.{}.0/24", 100 + n / 256, n % 256),
+            "ge": 25, "le": 32,
+            "communities": list(32, &|n| json!(format!("65535:{}", 65_000 + n))),
+            "largeCommunities": list(32, &|n| json!(format!("4294967295:4294967295:{}", 4_294_967_200_u64 + n as u64))),
+        })
+    };
+    let key = |n: usize| json!({ "sendID": n, "receiveID": n, "algorithm": "hmac(sha1)", "file": "/key" });
+    let held = |n: usize| {
+        json!({
+            "ordinal": n, "podUID": "0b5d6f0e-3c25-4c07-a4f5-4f3ed9ae35f1", "namespace": "erp", "name": format!("app-{n}"),
+            "containerID": "c", "since": "2026-11-22T11:00:00Z",
+        })
+    };
+    let largest = [
+        (POOL, json!({ "ipRanges": list(64, &ipv4) })),
+        (POOL, json!({ "ipRanges": list(64, &ipv6) })),
+        (POOL, json!({ "ipRanges": list(64, &both), "excluded": list(64, &out), "blockSize": 128 })),
+        (
+            PEER,
+            json!({ "import": list(256, &rule), "export": list(256, &rule), "tcpAO": { "keys": list(64, &key) } }),
+        ),
+        (EGRESS, json!({ "egressIPs": list(64, &|n| json!(long(n, "ffff"))) })),
+        (BLOCK, json!({ "cidr": "10.16.0.0/20", "allocations": list(4096, &held) })),
+    ];
+    for (kind, change) in largest {
+        let mut object = objects::with(kind, &change);
+        object["metadata"]["name"] = json!("largest");
+        let begun = std::time::Instant::now();
+        let said = cluster.judge(&object).await?;
+        println!("{kind} of {} bytes: {:?}", object.to_string().len(), begun.elapsed());
+        ensure!(said.is_none(), "{kind}: {said:?}");
+        let said = loader::judge(&object);
+        ensure!(said.is_none(), "{kind}: the loader says {said:?}");
     }
     Ok(())
 }

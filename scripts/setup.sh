@@ -5,9 +5,14 @@ set -euo pipefail
 
 # Packages, and the services that the routing daemons among them would start: the tests run those daemons
 # themselves, inside network namespaces, and the machine's own must stay as its owner wants them.
-packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 nftables tcpdump iputils-ping procps curl jq conntrack musl-tools)
+packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 nftables tcpdump iputils-ping procps curl jq conntrack
+    containerd runc containernetworking-plugins busybox-static musl-tools)
+# What has a package's programs as well, and would have to go for it.
+declare -A instead_of=([containerd]=containerd.io [runc]=containerd.io)
 declare -A service_of=([frr]=frr [bird2]=bird [gobgpd]=gobgpd [exabgp]=exabgp [openbgpd]="openbgpd bgplgd"
-    [pmacct]="pmacctd nfacctd sfacctd uacctd")
+    [pmacct]="pmacctd nfacctd sfacctd uacctd" [containerd]=containerd)
+# Of Kubernetes, which Debian does not have.
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet)
 
 say() { echo "setup: $*"; }
 die() {
@@ -22,7 +27,7 @@ install_packages() {
         die "this is not Debian or one of its descendants; install what matches these packages yourself: ${packages[*]}"
     local package missing=()
     for package in "${packages[@]}"; do
-        installed "$package" || missing+=("$package")
+        installed "$package" || installed "${instead_of[$package]:-$package}" || missing+=("$package")
     done
     if [ ${#missing[@]} -eq 0 ]; then
         say "packages: all there"
@@ -89,8 +94,8 @@ install_rust_components() {
 
 build_test_cluster() {
     local directory
-    directory=$("$(dirname "${BASH_SOURCE[0]}")/kubelab.sh") || exit 1
-    say "test cluster: etcd and kube-apiserver in $directory"
+    directory=$("$(dirname "${BASH_SOURCE[0]}")/kubelab.sh" "${programs[@]}") || exit 1
+    say "test cluster: ${programs[*]} in $directory"
 }
 
 install_packages

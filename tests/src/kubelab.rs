@@ -3,8 +3,10 @@
 //! Owns their directory, certificates, tokens and ports, so that the API can be killed, left silent, and
 //! started again at the same address over the same data. There are no controllers and no kubelets: what
 //! they would do (a namespace's ServiceAccount, a Pod's status, the end of a graceful deletion) the test
-//! does itself, by the builders in [`objects`]. That is the point: each change is the test's own.
+//! does itself, by the builders in [`objects`]. That is the point: each change is the test's own. A test that
+//! wants the cluster to act starts [`controllers`], and nodes by [`kubenode`](crate::kubenode).
 
+pub mod controllers;
 mod credentials;
 pub mod objects;
 mod process;
@@ -95,8 +97,8 @@ impl ApiServer {
     /// Starts etcd and kube-apiserver, and returns when the API is ready. The first call on a machine
     /// builds both, which takes minutes.
     pub async fn start_with(options: Options) -> Result<Self> {
-        let programs = tokio::task::spawn_blocking(programs).await??;
-        let directory = tempfile::Builder::new().prefix("kubelab-").tempdir()?;
+        let programs = tokio::task::spawn_blocking(|| programs(&["etcd", "kube-apiserver"])).await??;
+        let directory = crate::scratch::directory("kubelab")?;
         let mut names = options.alternative_addresses.clone();
         names.extend([options.listen, Ipv4Addr::LOCALHOST.into()]);
         let address = SocketAddr::new(options.listen, free_port(options.listen)?);
@@ -264,11 +266,11 @@ fn program(programs: &Path, name: &str, netns: Option<&str>) -> Command {
     command
 }
 
-/// The directory of etcd and kube-apiserver, built when missing.
-fn programs() -> Result<PathBuf> {
+/// The directory of these programs of Kubernetes, built when missing.
+pub(crate) fn programs(names: &[&str]) -> Result<PathBuf> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/kubelab.sh");
     let output = Command::new(script)
-        .args(["etcd", "kube-apiserver"])
+        .args(names)
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {script}"))?;

@@ -1,11 +1,15 @@
 //! What the suites that need a real kernel, real routers or a real API server are built of.
 //!
 //! [`netns`] makes network namespaces and runs things in them; [`routers`] starts the routers that the suites talk to;
-//! [`kubelab`] starts a Kubernetes API server; [`lab`] realises a containerlab topology. Everything made here is removed when its value is dropped, also when a test panics.
+//! [`kubelab`] starts a Kubernetes API server, [`kubenode`] a node with a real kubelet; [`lab`] realises a containerlab
+//! topology. Everything made here is removed when its value is dropped, also when a test panics.
 
 #[cfg(feature = "kubelab")]
 pub mod kubelab;
+#[cfg(feature = "kubelab")]
+pub mod kubenode;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod netns;
 pub mod routers;
+mod scratch;

@@ -11,7 +11,6 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Once, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,10 +20,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-const RUN_NETNS: &str = "/run/netns";
-const PREFIX: &str = "prt";
+use crate::scratch::{is_stale, unique_name};
 
-/// A network namespace under `/run/netns`, with loopback up and IPv6 duplicate address detection off. A clone is the same
+const RUN_NETNS: &str = "/run/netns";
+
+/// A network namespace under `/run/netns`, with loopback up, IPv4 forwarding and IPv6 duplicate address detection off. A clone is the same
 /// namespace; it is removed with the last of them.
 #[derive(Clone, Debug)]
 pub struct Netns {
@@ -39,12 +39,12 @@ impl Netns {
     /// Makes a namespace. `label` is for the reader of `ip netns`; uniqueness does not depend on it.
     pub fn new(label: &str) -> Result<Netns> {
         static SWEEP: Once = Once::new();
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
         SWEEP.call_once(sweep_stale);
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}-{}-{number}-{label}", std::process::id());
+        let name = unique_name(label);
         checked(Command::new("ip").args(["netns", "add", &name]))?;
         let netns = Netns { name: Arc::new(Name(name)) };
+        // The kernel copies the machine's, which a container runtime may have switched on.
+        netns.sysctl("net.ipv4.ip_forward", "0")?;
         netns.sysctl("net.ipv6.conf.all.accept_dad", "0")?;
         netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         netns.up("lo")?;
@@ -124,13 +124,7 @@ impl Netns {
 
     /// Runs a closure on a thread inside the namespace and waits for it. A socket that it returns stays in the namespace.
     pub fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                enter(&self.path());
-                f()
-            });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        within(&self.path(), f)
     }
 
     /// Runs a future on a runtime of its own, on a new thread inside the namespace. The future is made there, so it need
@@ -167,6 +161,17 @@ impl Drop for Name {
             eprintln!("namespace {} stays behind: {error:#}", self.0);
         }
     }
+}
+
+/// [`Netns::within`] for a namespace that somebody else made, by the file that stands for it.
+pub fn within<T: Send>(namespace: &Path, f: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            enter(namespace);
+            f()
+        });
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Lays a cable: a veth pair with one end in each namespace, both up.
@@ -363,16 +368,11 @@ pub(crate) fn spawn_for_life(command: Command) -> io::Result<Child> {
     answered.recv().map_err(gone)?
 }
 
-/// Removes namespaces whose maker is dead: it was killed before it could.
+/// Removes namespaces whose maker is dead.
 fn sweep_stale() {
     let Ok(entries) = fs::read_dir(RUN_NETNS) else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let mut words = name.split('-');
-        let maker = (words.next() == Some(PREFIX))
-            .then(|| words.next())
-            .flatten()
-            .and_then(|pid| pid.parse::<u32>().ok());
-        if maker.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        if is_stale(&name) {
             // Another process may sweep at the same time: that it is gone already is no error.
             let _ = Command::new("ip").args(["netns", "delete", &name]).output();
         }
@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn namespaces_of_the_dead_are_swept() {
         let mut short_lived = Command::new("true").spawn().unwrap();
-        let name = format!("{PREFIX}-{}-0-stale", short_lived.id());
+        let name = format!("{}-{}-0-stale", crate::scratch::PREFIX, short_lived.id());
         short_lived.wait().unwrap();
         checked(Command::new("ip").args(["netns", "add", &name])).unwrap();
         sweep_stale();

@@ -15,7 +15,7 @@ pub(super) const SERVER_KEY: &str = "server.key";
 pub(super) const SERVICE_ACCOUNT_KEY: &str = "service-account.key";
 pub(super) const SERVICE_ACCOUNT_PUBLIC_KEY: &str = "service-account.pub";
 pub(super) const TOKENS: &str = "tokens.csv";
-const CA_CERTIFICATE: &str = "ca.crt";
+pub(super) const CA_CERTIFICATE: &str = "ca.crt";
 
 /// Somebody who can log in by a token; what they may do is RBAC's business.
 #[derive(Debug, Clone)]

@@ -20,7 +20,8 @@ const EVERY: Duration = Duration::from_millis(5);
 const TICK: Duration = Duration::from_millis(20);
 /// How long the last answers may take.
 const LAST_CALL: Duration = Duration::from_millis(500);
-const PORT: u16 = 7;
+/// Where the answering socket listens unless it is given.
+pub const PORT: u16 = 7;
 
 /// What a probe counted.
 #[derive(Clone, Debug, Serialize)]
@@ -76,7 +77,8 @@ impl Running {
         Running::over(from.name(), client, server, target)
     }
 
-    fn over(
+    /// Between two sockets that stand where they should: `server` answers at `target`. Returns once the first answer came.
+    pub fn over(
         from: &str,
         client: io::Result<UdpSocket>,
         server: io::Result<UdpSocket>,

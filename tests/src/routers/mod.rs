@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::netns::{Daemon, Netns, wait_until};
+use crate::scratch;
 
 pub(crate) mod bird;
 mod exabgp;
@@ -99,8 +100,7 @@ struct Instance {
 
 impl Instance {
     fn new(netns: &Netns, product: &str) -> Result<Instance> {
-        let dir = tempfile::Builder::new().prefix(&format!("prt-{product}-")).tempdir()?;
-        Ok(Instance { netns: netns.clone(), dir })
+        Ok(Instance { netns: netns.clone(), dir: scratch::directory(product)? })
     }
 
     fn path(&self, name: &str) -> PathBuf {

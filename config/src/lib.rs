@@ -16,7 +16,7 @@ mod value;
 
 pub use bounded::{Bounded, Port};
 pub use kinds::*;
-pub use loader::{ConfigError, ConfigErrors, Input, Loaded, Located, Origin, load, load_inputs};
+pub use loader::{ConfigError, ConfigErrors, Input, Loaded, Located, Origin, Reloader, load, load_inputs};
 pub use rules::{Spec, Violation, Violations};
 pub use scoped::ScopedAddress;
 pub use selector::{LabelSelector, Labels, Operator, Requirement};

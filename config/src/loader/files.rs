@@ -2,7 +2,7 @@
 use std::{
     fs,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     str,
 };
 
@@ -12,7 +12,7 @@ use super::{error::ConfigError, tree::Place};
 const LARGEST: u64 = 32 * 1024 * 1024;
 
 /// Standard input, as a path and in messages.
-const STDIN: (&str, &str) = ("-", "<stdin>");
+pub(super) const STDIN: (&str, &str) = ("-", "<stdin>");
 
 /// Where configuration comes from.
 #[derive(Clone, Debug)]
@@ -56,6 +56,17 @@ impl Input {
         files.sort();
         Ok(files)
     }
+
+    /// What [`files`](Self::files) calls the file that stands at `place`, an absolute path, if it would name it.
+    pub fn file_at(&self, place: &Path) -> Option<PathBuf> {
+        let Input::Path(path) = self else { return None };
+        let absolute = path::absolute(path).ok()?;
+        if absolute == place {
+            return (!path.is_dir()).then(|| path.clone());
+        }
+        let file = path.join(place.file_name()?);
+        (place.parent() == Some(&absolute) && is_yaml(&file) && !file.is_dir()).then_some(file)
+    }
 }
 
 /// A file's name and text.
@@ -87,7 +98,7 @@ fn is_yaml(file: &Path) -> bool {
     !hidden && file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> Option<Text> {
+pub(super) fn read_file(path: &Path, errors: &mut Vec<ConfigError>) -> Option<Text> {
     let file = path.display().to_string();
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

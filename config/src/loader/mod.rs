@@ -2,6 +2,7 @@
 //!
 //! A file is parsed into trees (`tree`), each tree is decoded into an object (`decode`, `document`), and what is
 //! wrong is told with its place (`error`). Either every document of every file is right, or nothing is loaded.
+mod again;
 mod decode;
 mod document;
 mod error;
@@ -18,6 +19,7 @@ use std::{
 use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 
 pub use self::{
+    again::Reloader,
     error::{ConfigError, ConfigErrors},
     files::Input,
 };

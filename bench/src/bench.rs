@@ -35,6 +35,9 @@ pub(crate) struct Run {
 const NO_KUBERNETES: &str =
     "(b) and (e) with Kubernetes: not measured, for no API server was built on this machine";
 
+/// After so many failures in a row of the table a contestant is not tried again there.
+const FAILURES: usize = 2;
+
 /// A run under way.
 pub(crate) struct Bench {
     options: Run,
@@ -96,7 +99,13 @@ impl Bench {
     pub(crate) fn failed(&mut self, letter: char, title: &str, name: &str, error: &anyhow::Error) {
         let text = format!("({letter}) {title}: {name} gave no figure: {error:#}");
         eprintln!("bench: {text}");
+        self.report.unfinished(letter, title, name);
         // One line: the rest is the router's log.
         self.report.note(text.lines().next().unwrap_or_default().to_owned());
+    }
+
+    /// Whether a contestant has failed so often that the rows would not end.
+    pub(crate) fn gave_up(&self, letter: char, title: &str, name: &str) -> bool {
+        self.report.failures(letter, title, name) >= FAILURES
     }
 }

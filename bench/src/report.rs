@@ -8,6 +8,9 @@ pub(crate) const OURS: &str = "Plainroute";
 /// How the least possible work is called.
 pub(crate) const FLOOR: &str = "floor";
 
+/// What stands where a contestant gave no figure, although it was asked for one.
+const UNFINISHED: &str = "did not finish";
+
 /// What a figure is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -67,6 +70,8 @@ pub(crate) struct Report {
     rows: Vec<Row>,
     /// What a reader must know, such as why somebody is missing.
     notes: Vec<String>,
+    /// Who did not finish where: letter, title, contestant; once for each time.
+    unfinished: Vec<(char, String, String)>,
 }
 
 impl Report {
@@ -87,6 +92,34 @@ impl Report {
         }
     }
 
+    /// Keeps that a contestant did not finish.
+    pub(crate) fn unfinished(&mut self, letter: char, title: &str, name: &str) {
+        self.unfinished.push((letter, title.to_owned(), name.to_owned()));
+    }
+
+    /// How often that happened.
+    pub(crate) fn failures(&self, letter: char, title: &str, name: &str) -> usize {
+        let known = (letter, title.to_owned(), name.to_owned());
+        self.unfinished.iter().filter(|unfinished| **unfinished == known).count()
+    }
+
+    /// The cell of a contestant, or that it did not finish.
+    fn cell(&self, row: &Row, name: &str) -> String {
+        let here = |(letter, title, of): &(char, String, String)| {
+            *letter == row.letter && row.title.contains(title.as_str()) && of == name
+        };
+        match row.cell(name) {
+            cell if row.of(name).is_none() && self.unfinished.iter().any(here) => {
+                if name == OURS {
+                    cell
+                } else {
+                    UNFINISHED.to_owned()
+                }
+            }
+            cell => cell,
+        }
+    }
+
     /// The rows, by letter.
     pub(crate) fn rows(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
@@ -98,7 +131,8 @@ impl Report {
     pub(crate) fn markdown(&self) -> String {
         let rows = self.rows();
         let mut names: Vec<&str> = vec![OURS, FLOOR];
-        for (name, _) in rows.iter().flat_map(|row| &row.samples) {
+        let sampled = rows.iter().flat_map(|row| &row.samples).map(|(name, _)| name);
+        for name in sampled.chain(self.unfinished.iter().map(|(_, _, name)| name)) {
             if !names.contains(&name.as_str()) {
                 names.push(name);
             }
@@ -106,7 +140,7 @@ impl Report {
         let mut text = format!("| row | goal | {} |\n", names.join(" | "));
         text += &format!("|---|---|{}\n", "---|".repeat(names.len()));
         for row in &rows {
-            let cells: Vec<String> = names.iter().map(|name| row.cell(name)).collect();
+            let cells: Vec<String> = names.iter().map(|name| self.cell(row, name)).collect();
             let _ =
                 writeln!(text, "| ({}) {} | {} | {} |", row.letter, row.title, row.goal(), cells.join(" | "));
         }
@@ -118,7 +152,20 @@ impl Report {
 
     /// The rows as lines of text.
     pub(crate) fn text(&self) -> String {
-        let rows: String = self.rows().into_iter().map(Row::text).collect();
+        let mut rows = String::new();
+        for row in self.rows() {
+            rows += &row.text();
+            let mut told = std::collections::BTreeSet::new();
+            for (_, _, name) in &self.unfinished {
+                if row.of(name).is_none()
+                    && name != OURS
+                    && self.cell(row, name) == UNFINISHED
+                    && told.insert(name)
+                {
+                    let _ = writeln!(rows, "      {name:<16} {UNFINISHED}");
+                }
+            }
+        }
         self.notes.iter().fold(rows, |text, note| format!("{text}note: {note}\n"))
     }
 
@@ -233,6 +280,22 @@ mod tests {
         assert!(text.contains("| (a) first | 10.0 ms: met | 9.00 ms |  | 90.0 ms (10.0 x) |"), "{text}");
         assert!(text.contains("| (b) second |  | not measured |  | 3.00 MB |"), "{text}");
         assert_eq!(text.matches("said once").count(), 1);
+    }
+
+    #[test]
+    fn who_does_not_finish_is_said_so_where_it_has_no_figure() {
+        let mut report = report();
+        report.unfinished('a', "first", "FRR 10");
+        report.unfinished('a', "first", "FRR 10");
+        report.unfinished('a', "first", "BIRD 2");
+        assert_eq!(
+            (report.failures('a', "first", "FRR 10"), report.failures('b', "first", "FRR 10")),
+            (2, 0)
+        );
+        let table = report.markdown();
+        assert!(table.contains("| 90.0 ms (10.0 x) | did not finish |"), "{table}");
+        assert!(table.contains("| (b) second |  | not measured |  | 3.00 MB |  |"), "{table}");
+        assert_eq!(report.text().matches("did not finish").count(), 1, "{}", report.text());
     }
 
     #[test]

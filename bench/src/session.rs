@@ -15,6 +15,9 @@ const BGP_PORT: u16 = 179;
 /// How long a contestant may refuse a session after its start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a contestant may take to read what it is sent.
+const UNREAD: Duration = Duration::from_secs(90);
+
 /// Whose KEEPALIVE comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -122,7 +125,21 @@ impl Session {
     /// Writes it all; says when the first octet left.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<Moment> {
         let begin = Moment::now();
-        self.stream.write_all(bytes).context("write to the contestant")?;
+        let deadline = Instant::now() + UNREAD;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            ensure!(!left.is_zero(), "the contestant left {} octets unread for {UNREAD:?}", rest.len());
+            self.stream.set_write_timeout(Some(left))?;
+            match self.stream.write(rest) {
+                Ok(0) => bail!("the contestant takes no more"),
+                Ok(written) => rest = &rest[written..],
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                    _ => return Err(error).context("write to the contestant"),
+                },
+            }
+        }
         Ok(begin)
     }
 }

@@ -22,6 +22,8 @@ use nix::unistd::Pid;
 
 use crate::scratch::{is_stale, unique_name};
 
+/// How long killed processes may take to end.
+const KILLED: Duration = Duration::from_secs(30);
 const RUN_NETNS: &str = "/run/netns";
 
 /// A network namespace under `/run/netns`, with loopback up, IPv4 forwarding and IPv6 duplicate address detection off. A clone is the same
@@ -248,11 +250,19 @@ impl Daemon {
         self.wait(deadline)
     }
 
-    /// SIGKILL to it and its children; returns when it is gone.
+    /// SIGKILL to it and its children; returns when all are gone, and with them their ports. A large one takes a while.
     pub fn kill(&mut self) {
         // Only while it is not reaped is the number surely ours.
         if self.is_running() {
             let _ = killpg(self.group(), Signal::SIGKILL);
+            let group = self.group();
+            let gone = wait_until("the end of its processes", KILLED, || match living(group) {
+                0 => Ok(()),
+                left => Err(format!("{left} live")),
+            });
+            if let Err(error) = gone {
+                eprintln!("`{}` was killed: {error}", self.command);
+            }
             let _ = self.child.wait();
         }
     }
@@ -269,6 +279,20 @@ impl Drop for Daemon {
             eprintln!("--- last lines of `{}`\n{}", self.command, tail(&self.log(), 40));
         }
     }
+}
+
+/// How many processes of a group have not ended.
+fn living(group: Pid) -> usize {
+    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let stats = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let lives = |stat: &String| {
+        // The name may hold anything, also parentheses. Behind it: state, parent, group.
+        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').collect::<Vec<_>>());
+        fields.is_some_and(|fields| {
+            fields.get(2).is_some_and(|of| *of == group.to_string()) && !matches!(fields[0], "Z" | "X")
+        })
+    };
+    stats.filter(lives).count()
 }
 
 /// Asks `condition` until it gives `Ok`, or fails with what it last saw once `deadline` is over.

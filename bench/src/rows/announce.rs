@@ -55,7 +55,8 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
         }
         for round in 0..bench.rounds() {
             for contestant in &mut contestants {
-                if round >= SLOW_ROUNDS && count == MILLION && contestant.slow {
+                let gave_up = bench.gave_up('a', &title(count, family), &contestant.name);
+                if round >= SLOW_ROUNDS && count == MILLION && contestant.slow || gave_up {
                     continue;
                 }
                 match contestant.round(count, family, round) {

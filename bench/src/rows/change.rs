@@ -46,6 +46,9 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     }
     for round in 0..bench.rounds() {
         for contestant in &mut contestants {
+            if bench.gave_up('b', title, &contestant.name) {
+                continue;
+            }
             match contestant.round(round) {
                 Ok(round) => record(bench, title, &contestant.name, &round),
                 Err(error) => bench.failed('b', title, &contestant.name, &error),

@@ -19,7 +19,7 @@ use crate::site::{Site, author, host};
 use crate::wire::{self, Family};
 
 /// How long the slowest of all may take for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A router with the feeder and the observer connected.
 pub(crate) struct Fed {

@@ -30,7 +30,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             Err(error) => bench.failed('f', title, OURS, &error),
         }
         for product in bench.peers() {
-            if !matches!(product.kind, Kind::Bird | Kind::Frr) {
+            if !matches!(product.kind, Kind::Bird | Kind::Frr) || bench.gave_up('f', title, &product.label) {
                 continue;
             }
             match theirs(&product, part) {

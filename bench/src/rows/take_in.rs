@@ -36,7 +36,8 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             record(bench, task, OURS, result);
             record(bench, task, FLOOR, floor(&site, task, &updates));
             for product in bench.peers() {
-                if round < rounds(&product, bench.quick()) {
+                let gave_up = bench.gave_up('c', title(task), &product.label);
+                if round < rounds(&product, bench.quick()) && !gave_up {
                     record(bench, task, &product.label, theirs(&product, &site, task, &updates, round == 0));
                 }
             }
@@ -69,12 +70,20 @@ fn updates() -> Vec<u8> {
     updates
 }
 
-fn record(bench: &mut Bench, task: Task, name: &str, round: Result<Round>) {
-    let (title, goal, cpu) = match task {
-        Task::Discard => ("take in 1M prefixes and refuse them", 150.0, Goal::None),
+fn title(task: Task) -> &'static str {
+    match task {
+        Task::Discard => "take in 1M prefixes and refuse them",
         Task::Hold | Task::Change | Task::Install | Task::Watch | Task::Start => {
-            ("take in 1M prefixes in 20k attribute sets", 400.0, Goal::AtMost(0.4))
+            "take in 1M prefixes in 20k attribute sets"
         }
+    }
+}
+
+fn record(bench: &mut Bench, task: Task, name: &str, round: Result<Round>) {
+    let title = title(task);
+    let (goal, cpu) = match task {
+        Task::Discard => (150.0, Goal::None),
+        Task::Hold | Task::Change | Task::Install | Task::Watch | Task::Start => (400.0, Goal::AtMost(0.4)),
     };
     let round = match round {
         Ok(round) => round,

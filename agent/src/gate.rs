@@ -12,7 +12,7 @@ use std::{
 };
 
 use plainroute_bgp::Prefix;
-use plainroute_speaker::{Learned, PeerName};
+use plainroute_speaker::{Learned, LearnedPath, PeerName};
 
 use crate::{
     drain::DrainState,
@@ -54,9 +54,9 @@ pub struct Gate {
     learned: Arc<Learned>,
     /// Until every peer has sent its table again after a start, learned routes found in the kernel stay.
     learned_settled: bool,
-    /// Until then: what this process was taught since its start. It knows what becomes of that; only of the rest it is
-    /// ignorant.
-    taught: BTreeSet<Prefix>,
+    /// Until then: what this process was taught since its start and has been taken back. It knows what becomes of that,
+    /// as of what is learned; only of the rest it is ignorant.
+    taken_back: BTreeSet<Prefix>,
     /// What the speaker was last told to originate; nothing before the first time.
     advertised: Option<Advertised>,
     /// How far the node is drained, and whether the peers were last told that it is about to be.
@@ -65,7 +65,7 @@ pub struct Gate {
     ticket: u64,
     withdrawing: BTreeMap<Prefix, Withdrawal>,
     desired: Arc<Desired>,
-    /// Routes to which the kernel has not answered since they were asked for, with the generation that did.
+    /// Paths to Pods to which the kernel has not answered since they were asked for, with the generation that did.
     unanswered: BTreeMap<RouteKey, u64>,
 }
 
@@ -88,12 +88,12 @@ impl Gate {
 
     /// What the peers taught; `settled` once each of them has sent all that it has.
     pub fn handle_learned(&mut self, learned: Arc<Learned>, settled: bool) {
-        self.learned = learned;
+        let before = std::mem::replace(&mut self.learned, learned);
         self.learned_settled |= settled;
         if self.learned_settled {
-            self.taught.clear();
-        } else {
-            self.taught.extend(self.learned.keys());
+            self.taken_back.clear();
+        } else if !Arc::ptr_eq(&before, &self.learned) {
+            self.taken_back.extend(before.keys().filter(|prefix| !self.learned.contains_key(prefix)));
         }
     }
 
@@ -160,8 +160,10 @@ impl Gate {
             return None;
         }
         let verify = plan.foreign_addresses();
-        let mut routes = self.departing_routes(&verify);
-        routes.extend(self.learned_routes(plan));
+        let mut routes = self.learned_routes(plan);
+        for (key, target) in self.departing_routes(&verify) {
+            routes.entry(key).or_insert(target);
+        }
         routes.extend(plan.local_routes().into_iter().map(|(prefix, interface)| {
             (self.local_key(prefix), Target::Device { interface: interface.to_owned() })
         }));
@@ -177,7 +179,9 @@ impl Gate {
             return None;
         }
         let next = Desired { generation: next.generation + 1, ..next };
-        let asked = next.routes.iter().filter(|(key, target)| self.desired.routes.get(key) != Some(target));
+        // Only of paths to Pods is it asked later whether they were answered.
+        let paths = next.routes.iter().filter(|(_, target)| matches!(target, Target::Device { .. }));
+        let asked = paths.filter(|(key, target)| self.desired.routes.get(key) != Some(target));
         self.unanswered.extend(asked.map(|(key, _)| (*key, next.generation)));
         self.desired = Arc::new(next);
         Some(Arc::clone(&self.desired))
@@ -246,17 +250,29 @@ impl Gate {
         let mut routes = BTreeMap::new();
         if !self.learned_settled {
             let known = self.installed.stale.iter().chain(&self.desired.routes);
-            let gateways = known.filter(|(_, target)| matches!(target, Target::Via { .. }));
+            let gateways = known.filter(|(key, target)| {
+                matches!(target, Target::Via { .. })
+                    && !self.learned.contains_key(&key.prefix)
+                    && !self.taken_back.contains(&key.prefix)
+                    && !plan.in_pool(key.prefix)
+            });
             routes.extend(gateways.map(|(key, target)| (*key, target.clone())));
-            routes.retain(|key, _| !plan.in_pool(key.prefix) && !self.taught.contains(&key.prefix));
         }
-        for (prefix, paths) in self.learned.iter().filter(|(prefix, _)| !plan.in_pool(**prefix)) {
-            let next_hops = paths
-                .iter()
-                .map(|path| NextHop { gateway: path.next_hop, interface: path.interface.clone() })
-                .collect();
-            routes.insert(RouteKey { table: self.import_table, prefix: *prefix }, Target::Via { next_hops });
+        let learned = self.learned.iter().filter(|(prefix, _)| !plan.in_pool(**prefix));
+        let mut learned: BTreeMap<RouteKey, Target> = learned
+            .map(|(prefix, paths)| {
+                let next_hop = |path: &LearnedPath| NextHop {
+                    gateway: path.next_hop,
+                    interface: path.interface.clone(),
+                };
+                let next_hops = paths.iter().map(next_hop).collect();
+                (RouteKey { table: self.import_table, prefix: *prefix }, Target::Via { next_hops })
+            })
+            .collect();
+        // Those that are learned are not among the others. Appending costs as much as both are long.
+        if !routes.is_empty() {
+            learned.append(&mut routes);
         }
-        routes
+        learned
     }
 }

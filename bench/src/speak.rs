@@ -81,12 +81,12 @@ struct Contestant {
 impl Speak {
     /// Runs until standard input ends.
     pub(crate) fn run(&self) -> Result<()> {
-        // As the agent does.
+        // As the agent does: on a worker, where waking another task is no matter of two threads.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(self.serve())
+        runtime.block_on(runtime.spawn(self.clone().serve()))?
     }
 
-    async fn serve(&self) -> Result<()> {
+    async fn serve(self) -> Result<()> {
         let peer = PeerName::from("peer");
         let speaker = Speaker::start(SpeakerConfig::default());
         let config = PeerConfig {

@@ -1,7 +1,7 @@
 //! From desired and known to the changes between them: pure, and the only place that decides on a change.
 use std::collections::BTreeSet;
 
-use plainroute_bgp::{AfiSafi, Prefix};
+use plainroute_bgp::AfiSafi;
 
 use super::{
     Desired, NextHop, RouteKey, Target,
@@ -13,13 +13,14 @@ const SCOPE_LINK: u8 = 253;
 
 /// The changes that make `kernel` hold what is desired: what is missing or wrong first, then what is stale.
 ///
-/// Routes that cannot be installed now (no such interface, link down) give no change; [`wanted`] says why. Where
+/// Routes that cannot be installed now (no such interface, link down) give no change; [`Wanting`] says why. Where
 /// somebody else holds the same prefix with our metric, nothing is added: theirs stays.
 pub(super) fn diff(desired: &Desired, kernel: &Kernel, mark: Mark) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut removals = Vec::new();
+    let mut wanting = Wanting::new(kernel, mark);
     for (key, target) in &desired.routes {
-        let Ok(wanted) = wanted(*key, target, kernel, mark) else { continue };
+        let Ok(wanted) = wanting.route(*key, target) else { continue };
         let known = kernel.routes(key);
         let contested = known.iter().any(|route| contests(route, mark));
         let mut ours = known.iter().filter(|route| route.is_marked(mark));
@@ -61,50 +62,81 @@ pub(super) fn contests(route: &KernelRoute, mark: Mark) -> bool {
     route.metric == mark.metric && route.tos == 0 && !route.is_marked(mark)
 }
 
-/// The route to install for a target, or why there can be none now.
-///
-/// Of several gateways those whose link is missing or down are left out, so that the others carry on.
-pub(super) fn wanted(
-    key: RouteKey,
-    target: &Target,
-    kernel: &Kernel,
+/// Turns targets into the routes to install. Neighbours in a table mostly lead to the same place, which is then looked
+/// up once.
+pub(super) struct Wanting<'a> {
+    kernel: &'a Kernel,
     mark: Mark,
-) -> Result<KernelRoute, String> {
+    last: Option<(&'a Target, AfiSafi, Result<Way, String>)>,
+}
+
+/// Where a route leads, in the kernel's terms.
+#[derive(Clone, Debug)]
+struct Way {
+    kind: RouteKind,
+    scope: u8,
+    hops: Vec<Hop>,
+}
+
+impl<'a> Wanting<'a> {
+    pub(super) fn new(kernel: &'a Kernel, mark: Mark) -> Wanting<'a> {
+        Wanting { kernel, mark, last: None }
+    }
+
+    /// The route to install for a target, or why there can be none now.
+    ///
+    /// Of several gateways those whose link is missing or down are left out, so that the others carry on.
+    pub(super) fn route(&mut self, key: RouteKey, target: &'a Target) -> Result<KernelRoute, String> {
+        let family = key.prefix.family();
+        let way = match &self.last {
+            Some((last, of, way)) if *last == target && *of == family => way.clone(),
+            _ => {
+                let way = way(family, target, self.kernel);
+                self.last = Some((target, family, way.clone()));
+                way
+            }
+        };
+        let Way { kind, scope, hops } = way?;
+        Ok(KernelRoute {
+            key,
+            tos: 0,
+            metric: self.mark.metric,
+            protocol: self.mark.protocol,
+            kind,
+            scope,
+            hops,
+            preferred_source: None,
+            other_attributes: false,
+        })
+    }
+}
+
+fn way(family: AfiSafi, target: &Target, kernel: &Kernel) -> Result<Way, String> {
     let mut scope = SCOPE_UNIVERSE;
     let (kind, mut hops) = match target {
         Target::Device { interface } => {
-            if key.prefix.family() == AfiSafi::Ipv4Unicast {
+            if family == AfiSafi::Ipv4Unicast {
                 scope = SCOPE_LINK;
             }
             let (index, _) = usable(interface, kernel)?;
             (RouteKind::Unicast, vec![hop(None, Some(index))])
         }
-        Target::Via { next_hops } => (RouteKind::Unicast, gateways(key.prefix, next_hops, kernel)?),
+        Target::Via { next_hops } => (RouteKind::Unicast, gateways(family, next_hops, kernel)?),
         Target::Unreachable => (RouteKind::Unreachable, Vec::new()),
         Target::Blackhole => (RouteKind::Blackhole, Vec::new()),
     };
     hops.sort_unstable();
-    Ok(KernelRoute {
-        key,
-        tos: 0,
-        metric: mark.metric,
-        protocol: mark.protocol,
-        kind,
-        scope,
-        hops,
-        preferred_source: None,
-        other_attributes: false,
-    })
+    Ok(Way { kind, scope, hops })
 }
 
 /// The usable gateways: those with carrier, or if no link has it, those on links that are enabled.
-fn gateways(prefix: Prefix, next_hops: &[NextHop], kernel: &Kernel) -> Result<Vec<Hop>, String> {
+fn gateways(family: AfiSafi, next_hops: &[NextHop], kernel: &Kernel) -> Result<Vec<Hop>, String> {
     let mut live = Vec::new();
     let mut dark = Vec::new();
     let mut reasons = BTreeSet::new();
     // A set: the kernel would take the same gateway twice as a double share.
     for next_hop in next_hops.iter().collect::<BTreeSet<_>>() {
-        match resolve(prefix, next_hop, kernel) {
+        match resolve(family, next_hop, kernel) {
             Ok((hop, true)) => live.push(hop),
             Ok((hop, false)) => dark.push(hop),
             Err(reason) => {
@@ -123,9 +155,9 @@ fn gateways(prefix: Prefix, next_hops: &[NextHop], kernel: &Kernel) -> Result<Ve
 }
 
 /// A next hop in the kernel's terms and whether its link has carrier.
-fn resolve(prefix: Prefix, next_hop: &NextHop, kernel: &Kernel) -> Result<(Hop, bool), String> {
+fn resolve(family: AfiSafi, next_hop: &NextHop, kernel: &Kernel) -> Result<(Hop, bool), String> {
     let gateway = next_hop.gateway;
-    if gateway.is_ipv4() && prefix.family() == AfiSafi::Ipv6Unicast {
+    if gateway.is_ipv4() && family == AfiSafi::Ipv6Unicast {
         return Err(format!("an IPv6 route cannot have the IPv4 gateway {gateway}"));
     }
     if let Some(name) = &next_hop.interface {

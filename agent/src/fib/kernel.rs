@@ -89,6 +89,9 @@ impl KernelRoute {
         if self.kind != wanted.kind || self.hops.len() != wanted.hops.len() {
             return false;
         }
+        if self.hops == wanted.hops {
+            return true;
+        }
         let mut left = self.hops.clone();
         // Wanted hops that name their interface choose first; sorting put those without in front.
         wanted.hops.iter().rev().all(|wanted| {
@@ -169,19 +172,19 @@ impl Kernel {
     }
 
     /// What the kernel did when it accepted `change`.
-    pub(super) fn apply(&mut self, change: &Change) {
+    pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::Add(route) => self.insert(route.clone()),
+            Change::Add(route) => self.insert(route),
             Change::Replace(old, new) => {
                 let routes = self.routes.entry(new.key).or_default();
-                match routes.iter_mut().find(|route| *route == old) {
-                    Some(route) => *route = new.clone(),
-                    None => routes.push(new.clone()),
+                match routes.iter_mut().find(|route| **route == old) {
+                    Some(route) => *route = new,
+                    None => routes.push(new),
                 }
             }
             Change::Remove(old) => {
                 if let Some(routes) = self.routes.get_mut(&old.key) {
-                    if let Some(position) = routes.iter().position(|route| route == old) {
+                    if let Some(position) = routes.iter().position(|route| *route == old) {
                         routes.remove(position);
                     }
                     if routes.is_empty() {

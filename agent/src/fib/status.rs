@@ -2,8 +2,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Desired, ForeignRoute, Installed, RouteKey, RouteStatus, Target, delivery,
-    diff::{contests, stale, wanted},
+    Desired, ForeignRoute, Installed, RouteKey, RouteStatus, delivery,
+    diff::{Wanting, contests, stale},
     kernel::{Kernel, KernelRoute, Mark, RouteKind},
 };
 
@@ -14,9 +14,11 @@ pub(super) fn evaluate(
     mark: Mark,
     refused: &BTreeMap<RouteKey, String>,
 ) -> Installed {
-    let status = |(key, target): (&RouteKey, &Target)| {
+    let mut wanting = Wanting::new(kernel, mark);
+    let status = |(key, target)| {
+        let key: &RouteKey = key;
         let refused = refused.get(key).map(String::as_str);
-        (*key, status(*key, target, kernel, mark, refused))
+        (*key, status(wanting.route(*key, target), *key, kernel, mark, refused))
     };
     Installed {
         generation: desired.generation,
@@ -32,8 +34,14 @@ pub(super) fn evaluate(
     }
 }
 
-fn status(key: RouteKey, target: &Target, kernel: &Kernel, mark: Mark, refused: Option<&str>) -> RouteStatus {
-    let wanted = match wanted(key, target, kernel, mark) {
+fn status(
+    wanted: Result<KernelRoute, String>,
+    key: RouteKey,
+    kernel: &Kernel,
+    mark: Mark,
+    refused: Option<&str>,
+) -> RouteStatus {
+    let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(reason) => return RouteStatus::Failed { reason },
     };

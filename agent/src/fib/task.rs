@@ -332,19 +332,20 @@ impl Task {
         last: bool,
     ) -> bool {
         let mut surprised = false;
+        let mut accepted = journal::Accepted::default();
         for (change, outcome) in changes.into_iter().zip(outcomes) {
             let key = change.key();
             match outcome {
                 Ok(()) => {
-                    if journal::changed(&change, desired, &self.previous, &self.kernel) {
+                    if accepted.take(&change, desired, &self.previous, &self.kernel) {
                         self.counters.repairs += 1;
                     }
-                    self.kernel.apply(&change);
-                    self.refused.remove(&key);
                     // Only the kernel knows what it chose where it was free to choose.
                     if let Change::Add(route) | Change::Replace(_, route) = &change {
                         surprised |= route.hops.iter().any(|hop| hop.interface.is_none());
                     }
+                    self.kernel.apply(change);
+                    self.refused.remove(&key);
                 }
                 // Somebody was faster. Gone is gone; for the rest look again before judging.
                 Err(refusal) if !last && outdated(&change, refusal.errno) => surprised = true,
@@ -353,6 +354,7 @@ impl Task {
                 }
             }
         }
+        accepted.tell();
         surprised
     }
 

@@ -59,7 +59,9 @@ pub fn main(paths: Vec<PathBuf>, record: Option<PathBuf>) -> ExitCode {
     let config = loaded.agent_config().cloned().unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
-        let result = runtime.block_on(run(config, files, record));
+        // On a worker: waking another task from there is no matter of two threads.
+        let ended = runtime.block_on(runtime.spawn(run(config, files, record)));
+        let result = ended.context("the main task failed").flatten();
         // A source that hangs in a blocking call must not keep a restart waiting.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result

@@ -1,9 +1,5 @@
 //! What the peers taught us and the kernel shall know: the best paths over all peers, with their equals.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use plainroute_bgp::{
     Asn, Prefix, RouterId,
@@ -52,25 +48,27 @@ pub(crate) struct Teaching {
     pub(crate) routes: Arc<PeerRoutes>,
 }
 
+/// What one peer offers for a prefix.
+type Offer<'a> = (Prefix, &'a PeerName, &'a Teaching, &'a PeerRoute);
+
 /// The best paths over all peers (RFC 4271 section 9.1.2.2).
 pub(crate) fn best(teachings: &BTreeMap<PeerName, Teaching>) -> Learned {
-    let prefixes: BTreeSet<Prefix> =
-        teachings.values().flat_map(|teaching| teaching.routes.keys().map(|nlri| nlri.prefix)).collect();
-    prefixes.into_iter().map(|prefix| (prefix, paths(prefix, teachings))).collect()
+    let mut offers: Vec<Offer<'_>> = Vec::with_capacity(teachings.values().map(|t| t.routes.len()).sum());
+    for (peer, teaching) in teachings {
+        offers.extend(teaching.routes.iter().map(|(nlri, route)| (nlri.prefix, peer, teaching, route)));
+    }
+    // Each peer's are in order already, so this only merges; it keeps the order of peers and of paths.
+    offers.sort_by_key(|(prefix, ..)| *prefix);
+    offers.chunk_by(|(a, ..), (b, ..)| a == b).map(|offers| (offers[0].0, paths(offers))).collect()
 }
 
-fn paths(prefix: Prefix, teachings: &BTreeMap<PeerName, Teaching>) -> Vec<LearnedPath> {
-    let offers: Vec<(&PeerName, &Teaching, &PeerRoute)> = teachings
-        .iter()
-        .flat_map(|(peer, teaching)| {
-            let routes = teaching.routes.range(Nlri::from(prefix)..);
-            let of_prefix = routes.take_while(move |(nlri, _)| nlri.prefix == prefix);
-            of_prefix.map(move |(_, route)| (peer, teaching, route))
-        })
-        .collect();
+fn paths(offers: &[Offer<'_>]) -> Vec<LearnedPath> {
+    if let [only] = offers {
+        return vec![path(only)];
+    }
     let candidates: Vec<Candidate<'_>> = offers
         .iter()
-        .map(|(_, teaching, route)| Candidate {
+        .map(|(_, _, teaching, route)| Candidate {
             attributes: &route.attributes,
             internal: teaching.internal,
             peer_asn: teaching.asn,
@@ -80,10 +78,11 @@ fn paths(prefix: Prefix, teachings: &BTreeMap<PeerName, Teaching>) -> Vec<Learne
         })
         .collect();
     let chosen = best_path::decide(&candidates).map(|decision| decision.multipath).unwrap_or_default();
-    let path = |(peer, teaching, route): &(&PeerName, &Teaching, &PeerRoute)| {
-        let next_hop = next_hop_address(route.next_hop);
-        let interface = teaching.interface.clone().filter(|_| is_link_local(next_hop));
-        LearnedPath { peer: PeerName::clone(peer), next_hop, interface, stale: route.stale }
-    };
     chosen.into_iter().filter_map(|place| offers.get(place)).map(path).collect()
+}
+
+fn path((_, peer, teaching, route): &Offer<'_>) -> LearnedPath {
+    let next_hop = next_hop_address(route.next_hop);
+    let interface = teaching.interface.clone().filter(|_| is_link_local(next_hop));
+    LearnedPath { peer: PeerName::clone(peer), next_hop, interface, stale: route.stale }
 }

@@ -84,6 +84,30 @@ fn lost_events_are_made_good_by_reading_everything() {
 }
 
 #[test]
+fn our_own_changes_do_not_fill_the_buffer() {
+    // Room for some fifty events.
+    let mut node = Node::new("echo").with_monitor_buffer(32 << 10);
+    let _pod = node.pod("pod0");
+    node.start();
+    node.want_and_wait(|desired| {
+        desired.routes.insert(address(0), device("pod0"));
+    });
+    let before = node.installed().counters;
+    node.want_and_wait(|desired| {
+        desired.routes.extend((0..5000).map(|number| (address(number), device("pod0"))))
+    });
+    // Events of others are still heard; and when this one is, all before it were.
+    node.ip(&format!("route del {}", address(7).prefix));
+    let after = node.wait("the repair", |installed| installed.counters.repairs > before.repairs);
+    assert_eq!(after.counters.overruns, before.overruns, "the echo of our own changes overran the buffer");
+    // As many by somebody else do.
+    node.ip("route flush proto 188");
+    let after =
+        node.wait("all to be put back", |installed| installed.counters.repairs > before.repairs + 5000);
+    assert!(after.counters.overruns > before.overruns, "{:?}", after.counters);
+}
+
+#[test]
 fn without_the_right_the_error_names_the_capability() {
     // The right is dropped by becoming another program, so this test runs itself.
     let node = Node::new("cap");

@@ -6,6 +6,10 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use super::*;
 use crate::fib::{RouteStatus, TABLE_MAIN, status::evaluate};
 
+fn wanted(key: RouteKey, target: &Target, kernel: &Kernel, mark: Mark) -> Result<KernelRoute, String> {
+    Wanting::new(kernel, mark).route(key, target)
+}
+
 const MARK: Mark = Mark { protocol: 188, metric: 88 };
 
 /// The rules by which the kernel takes changes, strict where ours must not rely on luck.
@@ -23,7 +27,7 @@ fn carry_out(kernel: &mut Kernel, change: &Change) {
         }
         Change::Remove(old) => assert!(kernel.routes(&old.key).contains(old), "ESRCH: {old:?}"),
     }
-    kernel.apply(change);
+    kernel.apply(change.clone());
 }
 
 /// Said again in full, so that it does not rest on what is tested.

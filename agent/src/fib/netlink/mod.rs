@@ -18,12 +18,13 @@ use nix::{
     sys::socket::{setsockopt, sockopt::RcvBufForce},
 };
 use plainroute_bgp::AfiSafi;
+use socket2::{SockFilter, SockRef};
 use tokio::time::timeout;
 
 use super::kernel::{Change, KernelRoute, Link};
 
 /// Requests per datagram: fewer system calls, and their answers still fit any receive buffer.
-const BATCH: usize = 64;
+const BATCH: usize = 512;
 const REQUEST_BUFFER: usize = 4 << 20;
 /// The kernel's dumps come in datagrams of up to 32 KiB.
 const DATAGRAM: usize = 64 << 10;
@@ -34,6 +35,9 @@ const DUMP_ATTEMPTS: usize = 5;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// An error code and the header of the request that it answers.
 const ERROR_LENGTH: usize = 4 + 16;
+/// Where a message's header has its type, and the port of who caused it.
+const MESSAGE_TYPE: u32 = 4;
+const MESSAGE_PORT: u32 = 12;
 const TABLE_LOCAL: u8 = 255;
 
 const RTM_NEWLINK: u16 = 16;
@@ -272,6 +276,11 @@ impl Monitor {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         socket.socket_mut().bind_auto()?;
         enlarge(&socket, buffer);
+        // A large change of ours would fill the buffer with its own echo.
+        let filter = without_own_routes(own_port);
+        if let Err(error) = SockRef::from(socket.socket_ref()).attach_filter(&filter) {
+            tracing::debug!("netlink: events of our own changes are not filtered: {error}");
+        }
         for group in GROUPS {
             socket.socket_ref().add_membership(group)?;
         }
@@ -313,6 +322,23 @@ impl Monitor {
         }
         notice
     }
+}
+
+/// Drops events of routes that a port has changed. The kernel reads in network order what stands in the host's.
+fn without_own_routes(port: u32) -> [SockFilter; 7] {
+    let [new, del] = [RTM_NEWROUTE, RTM_DELROUTE].map(|kind| u32::from(kind.to_be()));
+    // Word and half word at an offset, jump if equal (by so many if yes, if no), return: linux/filter.h.
+    let (word, half, equal, end) = (0x20, 0x28, 0x15, 0x06);
+    [
+        (word, 0, 0, MESSAGE_PORT),
+        (equal, 0, 3, port.to_be()),
+        (half, 0, 0, MESSAGE_TYPE),
+        (equal, 2, 0, new),
+        (equal, 1, 0, del),
+        (end, 0, 0, u32::MAX),
+        (end, 0, 0, 0),
+    ]
+    .map(|(code, yes, no, value)| SockFilter::new(code, yes, no, value))
 }
 
 fn new_route(route: &KernelRoute) -> RouteNetlinkMessage {

@@ -46,14 +46,19 @@ fn status(
         Err(reason) => return RouteStatus::Failed { reason },
     };
     let known = kernel.routes(&key);
-    let Some(ours) = known.iter().find(|route| route.is_marked(mark) && route.satisfies(&wanted)) else {
+    let right = known.iter().position(|route| route.is_marked(mark) && route.satisfies(&wanted));
+    let Some((place, ours)) = right.and_then(|place| Some((place, known.get(place)?))) else {
         return match known.iter().find(|route| contests(route, mark)) {
             Some(theirs) => RouteStatus::Conflict { by: foreign(theirs, kernel) },
             None => RouteStatus::Failed { reason: refused.unwrap_or("it is not in the kernel").to_owned() },
         };
     };
-    let stronger = known.iter().filter(|route| route.tos == 0 && !route.is_marked(mark));
-    let stronger = stronger.filter(|route| route.metric <= mark.metric).min_by_key(|route| route.metric);
+    // Of equals the kernel takes the first: that may be one more of ours, which is still to be removed.
+    let before = |(at, route): &(usize, &KernelRoute)| {
+        let equal = route.metric == mark.metric && (*at < place || !route.is_marked(mark));
+        route.tos == 0 && (route.metric < mark.metric || equal)
+    };
+    let stronger = known.iter().enumerate().filter(before).map(|(_, route)| route).min_by_key(|r| r.metric);
     let taken = stronger.unwrap_or(ours);
     if taken.kind == RouteKind::Unicast && kernel.live_hops(taken).next().is_none() {
         let interface = taken.hops.first().and_then(|hop| hop.interface);

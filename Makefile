@@ -3,7 +3,7 @@ LAB ?= single-tor
 TIME ?= 60
 CARGO ?= cargo
 
-.PHONY: help setup build demo test check lint docs crds bench fuzz image lab-up lab-down clean
+.PHONY: help setup build demo test check lint docs crds bench fuzz image manifests lab-up lab-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ fuzz: ## run each fuzz target for TIME seconds
 
 image: ## build the container image and its SBOM into target/image/release; IMAGE_PROFILE=dev builds faster
 	@scripts/image.sh
+
+manifests: ## render the plain manifests of config/helm into config/manifests and config/rbac
+	@scripts/manifests.sh
 
 lab-up: setup build ## realise labs/LAB in network namespaces and leave it running
 	@target/debug/plainroute-lab up $(LAB)

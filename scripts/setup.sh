@@ -98,7 +98,12 @@ build_test_cluster() {
     say "test cluster: ${programs[*]} in $directory"
 }
 
+build_helm() {
+    say "helm: $("$(dirname "${BASH_SOURCE[0]}")/helm.sh")"
+}
+
 install_packages
 install_rust_components
 build_test_cluster
+build_helm
 say "done"

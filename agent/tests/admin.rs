@@ -3,6 +3,7 @@ mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -19,6 +20,7 @@ use plainroute_agent::{
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
     plan::{FoundBy, Plan},
 };
+use plainroute_config::{Readiness, ReadinessSessions};
 use plainroute_speaker::{PeerConfig, PeerName, Recorder, Speaker, SpeakerConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -43,7 +45,8 @@ struct Agent {
 
 /// Access to a main task that has ended.
 fn access(published: watch::Receiver<Arc<Published>>, speaker: Speaker) -> Access {
-    Access { published, speaker, commands: mpsc::channel(1).0, bfd: watch::channel(Arc::default()).1 }
+    let (commands, bfd) = (mpsc::channel(1).0, watch::channel(Arc::default()).1);
+    Access { published, speaker, commands, bfd, readiness: Readiness::default() }
 }
 
 impl Agent {
@@ -52,6 +55,14 @@ impl Agent {
     }
 
     async fn start_with(state: Published, config: SpeakerConfig) -> Agent {
+        Agent::start_waiting_for(state, config, ReadinessSessions::None).await
+    }
+
+    async fn start_waiting_for(
+        state: Published,
+        config: SpeakerConfig,
+        established: ReadinessSessions,
+    ) -> Agent {
         let folder = TempDir::new().expect("a directory");
         let speaker = Speaker::start(config);
         let (published, receiver) = watch::channel(Arc::new(state));
@@ -59,8 +70,9 @@ impl Agent {
         let socket = folder.path().join("run/agent.sock");
         loop {
             let metrics = free_port().await;
-            let serving =
-                serve(&socket, metrics, access(receiver.clone(), speaker.clone()), cancel.clone()).await;
+            let access =
+                Access { readiness: Readiness { established }, ..access(receiver.clone(), speaker.clone()) };
+            let serving = serve(&socket, metrics, access, cancel.clone()).await;
             match serving {
                 Ok(serving) => {
                     let serving = tokio::spawn(serving);
@@ -365,6 +377,25 @@ async fn what_cannot_be_bound_is_named() {
 }
 
 #[tokio::test]
+async fn readiness_waits_for_sessions_where_it_is_told_to() {
+    for (established, expected) in
+        [(ReadinessSessions::None, 200), (ReadinessSessions::Any, 503), (ReadinessSessions::All, 503)]
+    {
+        let state = carried_out(scenario("one-pod"));
+        let agent = Agent::start_waiting_for(state, SpeakerConfig::default(), established).await;
+        assert_eq!(agent.get_outside("/readyz").await.status, 200, "{established:?} without a peer");
+        agent.keep_down(&["tor-a", "tor-b"]).await;
+        let answer = agent.get_outside("/readyz").await;
+        assert_eq!(answer.status, expected, "{established:?}: {}", answer.body);
+        if expected == 503 {
+            assert_eq!(answer.body, "not Established: tor-a, tor-b\n");
+        }
+        assert_eq!(agent.get_outside("/healthz").await.status, 200, "{established:?}: alive all the same");
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn outside_only_metrics_and_health_are_told() {
     let agent = Agent::start(carried_out(scenario("dual-stack"))).await;
     for path in ["/metrics", "/healthz", "/readyz"] {
@@ -624,6 +655,38 @@ async fn metrics_are_open_metrics_and_say_how_the_agent_fares() {
     let peers: BTreeSet<String> =
         samples(&body).into_iter().filter_map(|mut sample| sample.labels.remove("peer")).collect();
     assert_eq!(peers, BTreeSet::from(["tor-b".to_owned()]));
+    agent.stop().await;
+}
+
+/// Every metric that the chart's dashboards and alerts name.
+fn named_by_the_chart() -> BTreeMap<String, Vec<String>> {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/helm/plainroute");
+    let dashboards = fs::read_dir(chart.join("dashboards")).expect("the dashboards");
+    let mut files: Vec<PathBuf> = dashboards.map(|entry| entry.expect("a dashboard").path()).collect();
+    files.push(chart.join("alerts.yaml"));
+    let mut named = BTreeMap::<String, Vec<String>>::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a file of the chart");
+        let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+        for word in words.filter(|word| word.starts_with("plainroute_")) {
+            named.entry(word.to_owned()).or_default().push(file.display().to_string());
+        }
+    }
+    named
+}
+
+#[tokio::test]
+async fn the_charts_dashboards_and_alerts_name_metrics_that_there_are() {
+    let agent = Agent::start(carried_out(scenario("dual-stack"))).await;
+    agent.keep_down(&["tor-a", "tor-b"]).await;
+    let answer = agent.get_outside("/metrics").await;
+    let there: BTreeSet<String> =
+        samples(&answer.body).into_iter().map(|sample| sample.name.to_owned()).collect();
+    let named = named_by_the_chart();
+    assert!(named.len() > 15, "hardly any is found: {named:?}");
+    for (metric, files) in named {
+        assert!(there.contains(&metric), "{metric} of {files:?} is none of {there:?}");
+    }
     agent.stop().await;
 }
 

@@ -5,6 +5,7 @@
 mod answer;
 mod explain;
 mod metrics;
+mod readiness;
 mod server;
 pub mod view;
 

@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use plainroute_config::Readiness;
 use plainroute_speaker::{PeerName, Speaker};
 use serde::Deserialize;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Command, Published, answer, explain, metrics,
+    Command, Published, answer, explain, metrics, readiness,
     view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView, StationView},
 };
 use crate::{
@@ -67,6 +68,8 @@ pub struct Access {
     pub commands: mpsc::Sender<Command>,
     /// The BFD sessions with peers.
     pub bfd: watch::Receiver<Arc<Views>>,
+    /// What readiness waits for beside the sources and the kernel.
+    pub readiness: Readiness,
 }
 
 impl Access {
@@ -277,9 +280,12 @@ async fn alive() -> &'static str {
 
 async fn ready(State(shared): State<Access>) -> Response {
     let state = shared.state();
-    if state.is_ready() {
-        return "ok\n".into_response();
+    if !state.is_ready() {
+        let text = format!("not in sync: {}\n", state.awaited.join(", "));
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
-    let text = format!("not in sync: {}\n", state.awaited.join(", "));
-    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    match readiness::missing(shared.readiness.established, &shared.peers()) {
+        None => "ok\n".into_response(),
+        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")).into_response(),
+    }
 }

@@ -140,8 +140,13 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let (commands_out, commands) = mpsc::channel(1);
     let (bfd, bfd_wanted) = watch::channel(None);
     let (views, bfd_views) = watch::channel(Arc::default());
-    let access =
-        Access { published: published_in, speaker: speaker.clone(), commands: commands_out, bfd: bfd_views };
+    let access = Access {
+        published: published_in,
+        speaker: speaker.clone(),
+        commands: commands_out,
+        bfd: bfd_views,
+        readiness: config.readiness,
+    };
     let serving = admin::serve(&config.admin_socket, listen, access, cancel.clone()).await?;
     let serving = tokio::spawn(serving);
 

@@ -31,6 +31,8 @@ pub struct AgentConfigSpec {
     pub admin_socket: PathBuf,
     /// Where metrics are served.
     pub metrics: Metrics,
+    /// What `/readyz` waits for beside the sources and the kernel.
+    pub readiness: Readiness,
     /// The numbers in the kernel that mark what is ours. No two agents of one node may share them.
     pub routing: Routing,
     /// The BFD process, where a BGPPeer asks for BFD.
@@ -100,6 +102,26 @@ pub struct Metrics {
     pub listen: SocketAddr,
 }
 
+/// When the agent counts as ready. What does not hold any more makes it unready again, and changes nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Readiness {
+    /// How many of the node's BGP sessions must be Established. A node without a BGPPeer waits for none.
+    pub established: ReadinessSessions,
+}
+
+/// How many BGP sessions must be Established for the agent to be ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReadinessSessions {
+    /// It does not matter.
+    #[default]
+    None,
+    /// At least one.
+    Any,
+    /// Each, those included that are kept down for want of a password.
+    All,
+}
+
 /// The process that runs BFD, so that a restart of the agent is no failure of any path: `plainroute bfd`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -134,6 +156,7 @@ impl Default for AgentConfigSpec {
             source: Source::default(),
             admin_socket: "/run/plainroute/agent.sock".into(),
             metrics: Metrics::default(),
+            readiness: Readiness::default(),
             routing: Routing::default(),
             bfd: BfdProcess::default(),
             state_dir: "/var/lib/plainroute".into(),

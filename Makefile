@@ -3,7 +3,7 @@ LAB ?= single-tor
 TIME ?= 60
 CARGO ?= cargo
 
-.PHONY: help setup build demo test check lint docs crds bench fuzz image manifests lab-up lab-down clean
+.PHONY: help setup setup-labs build demo test check lint docs crds bench fuzz image manifests lab-up lab-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,10 +14,14 @@ setup: ## install what is missing: Debian packages, rustfmt and clippy, the test
 build: ## build the agent and the lab runner
 	$(CARGO) build --locked --bin plainroute --bin plainroute-lab
 
-demo: setup build ## run the lab LAB step by step, with the real output of everything
+# What the labs need.
+setup-labs:
+	@scripts/setup.sh --without-cluster
+
+demo: setup-labs build ## run the lab LAB step by step, with the real output of everything
 	@target/debug/plainroute-lab demo $(LAB)
 
-test: setup build ## run every test: unit, property, pair, real routers, real kernel, real API server, labs
+test: setup build ## run every test: unit, property, pair, real routers, real kernel, real Kubernetes, labs
 	@scripts/test.sh
 
 check: lint docs test ## everything that .ci/run checks

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the labs need and this machine lacks. Safe to run again: when nothing
 # is missing it changes nothing, needs no root and takes a moment.
+#
+#   scripts/setup.sh [--without-cluster]    the labs need no programs of Kubernetes, which take minutes to build
 set -euo pipefail
 
 # Packages, and the services that the routing daemons among them would start: the tests run those daemons
@@ -102,8 +104,14 @@ build_helm() {
     say "helm: $("$(dirname "${BASH_SOURCE[0]}")/helm.sh")"
 }
 
+case ${1:-} in
+"" | --without-cluster) ;;
+*) die "$1 is not known; the only argument is --without-cluster" ;;
+esac
 install_packages
 install_rust_components
-build_test_cluster
-build_helm
+if [ $# -eq 0 ]; then
+    build_test_cluster
+    build_helm
+fi
 say "done"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test. Suites that need real routers, a real kernel or a real API server run in network namespaces of
+# Every test. Suites that need real routers, a real kernel or a real Kubernetes run in network namespaces of
 # their own and mostly wait, so they run more at a time than there are cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."

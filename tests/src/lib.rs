@@ -2,7 +2,7 @@
 //!
 //! [`netns`] makes network namespaces and runs things in them; [`routers`] starts the routers that the suites talk to;
 //! [`kubelab`] starts a Kubernetes API server, [`kubenode`] a node with a real kubelet; [`lab`] realises a containerlab
-//! topology. Everything made here is removed when its value is dropped, also when a test panics.
+//! topology; [`scratch`] has directories. Everything made here is removed when its value is dropped, also when a test panics.
 
 #[cfg(feature = "kubelab")]
 pub mod kubelab;
@@ -12,4 +12,4 @@ pub mod kubenode;
 pub mod lab;
 pub mod netns;
 pub mod routers;
-mod scratch;
+pub mod scratch;

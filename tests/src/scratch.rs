@@ -30,7 +30,7 @@ pub(crate) fn is_stale(name: &str) -> bool {
 }
 
 /// A directory that is removed with its value; the first call of a process removes those that killed ones left.
-pub(crate) fn directory(label: &str) -> Result<TempDir> {
+pub fn directory(label: &str) -> Result<TempDir> {
     static SWEEP: Once = Once::new();
     let top = std::env::temp_dir();
     SWEEP.call_once(|| sweep(&top));

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use plainroute_tests::kubenode::{KubeNode, Options};
 use plainroute_tests::netns::{Netns, wait_until};
+use plainroute_tests::scratch;
 
 use super::SOON;
 
@@ -60,7 +61,7 @@ fn lonely_node(netns: &Netns, directory: &Path) -> Result<KubeNode> {
 #[test]
 #[ignore = "the test of killed tests runs it"]
 fn a_node_that_waits_for_the_end_of_its_input() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = scratch::directory("lonely")?;
     let netns = Netns::new("lonely")?;
     let _node = lonely_node(&netns, directory.path())?;
     println!("\n{BOOTED}");

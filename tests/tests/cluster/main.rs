@@ -12,7 +12,7 @@
 //!   not, it does (the control).
 //! - A rollout waits for each agent to be ready: one that cannot come in sync holds the rest back, and loses nothing.
 //! - Cordoning a node changes nothing. Draining it withdraws each Pod before it dies, and a node that is uncordoned gets
-//!   Pods that are reached again.
+//!   Pods that are reached again. `plainroute drain` in an agent's container takes its node out and back, and ends no Pod.
 
 mod cluster;
 mod leftovers;
@@ -23,7 +23,7 @@ mod traffic;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cluster::Running;
 use manifests::{NAMESPACE, OTHER_NAMESPACE};
 use plainroute_tests::netns::wait_until_async;
@@ -45,6 +45,7 @@ fn pods_of_a_real_cluster_stay_reachable_through_restarts_rollouts_and_drains() 
         rolling_restart_loses_nothing(&scene).await?;
         rollout_waits_for_readiness(&scene).await?;
         drain_withdraws_before_pods_die(&scene).await?;
+        agents_drain_takes_a_node_out_and_back(&scene).await?;
         rolling_restart_without_graceful_restart_loses(&mut scene).await?;
         for node in &scene.nodes {
             let memory = node.peak_memory().map(|bytes| bytes / 1024 / 1024);
@@ -171,6 +172,27 @@ async fn drain_withdraws_before_pods_die(scene: &Scene) -> Result<()> {
     ensure!(!back.is_empty(), "no Pod came to {NODE}: {after:?}");
     scene.time_routes("a node that is back", cause, &after)?;
     back.into_iter().try_for_each(|pod| scene.ping(pod))
+}
+
+/// `plainroute drain`, typed in the agent's container: nothing on the node ends, and nothing is sent there.
+async fn agents_drain_takes_a_node_out_and_back(scene: &Scene) -> Result<()> {
+    let pods = scene.pods(NAMESPACE, "web").await?;
+    let agents = scene.agents().await?;
+    let agent = agents.first().context("an agent")?;
+    let (here, elsewhere): (BTreeSet<_>, BTreeSet<_>) =
+        pods.iter().cloned().partition(|pod| pod.node == agent.node);
+    ensure!(!here.is_empty() && !elsewhere.is_empty(), "{pods:?}");
+    let cause = Instant::now();
+    scene.ask(agent, &["drain", "--wait", "0"])?;
+    scene.time_routes("plainroute drain", cause, &elsewhere)?;
+    elsewhere.iter().try_for_each(|pod| scene.ping(pod))?;
+    for pod in &here {
+        scene.node(&agent.node)?.run(&["ping", "-c1", "-W2", &pod.address.to_string()])?;
+    }
+    let cause = Instant::now();
+    scene.ask(agent, &["drain", "--undo"])?;
+    scene.time_routes("plainroute drain --undo", cause, &pods)?;
+    here.iter().try_for_each(|pod| scene.ping(pod))
 }
 
 /// The control: the same restart, the same probe, ToRs that do not help.

@@ -10,6 +10,7 @@ use plainroute_tests::kubelab::{ApiServer, Options, User};
 use plainroute_tests::kubenode::{self, Image, KubeNode};
 use plainroute_tests::netns::{Netns, checked, veth};
 use plainroute_tests::routers::{Bird, Frr};
+use plainroute_tests::scratch;
 use tempfile::TempDir;
 
 use super::manifests;
@@ -64,7 +65,7 @@ impl Scene {
             arguments: arguments.map(str::to_owned).to_vec(),
             ..Options::default()
         };
-        let image_directory = tempfile::tempdir()?;
+        let image_directory = scratch::directory("images")?;
         let archives = images(image_directory.path())?;
         let api = ApiServer::start_with(options).await?;
         let controllers = api.start_controllers().await?;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use plainroute_tests::netns::{wait_until, wait_until_async};
@@ -15,8 +15,8 @@ use plainroute_tests::routers::{Family, Router, Table};
 use serde_json::{Value, json};
 
 use super::SOON;
-use super::manifests::{self, AGENT, AGENT_NAMESPACE, NAMESPACE, OTHER_NAMESPACE};
-use super::scene::{self, NODES, OUTSIDE, OUTSIDE_HOST, PODS, Scene, TORS};
+use super::manifests::{self, AGENT, AGENT_NAMESPACE, AGENTS, NAMESPACE, OTHER_NAMESPACE};
+use super::scene::{self, NODES, OUTSIDE_HOST, Scene};
 
 /// A Pod that runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,22 +66,16 @@ impl Scene {
         Ok(())
     }
 
-    /// The agents, ready on both nodes.
+    /// The agents, ready on both nodes: the chart, installed.
     pub(crate) async fn deploy_agents(&self) -> Result<()> {
-        let account = json!({ "metadata": { "name": AGENT } });
-        self.api.create::<ServiceAccount>(self.of(AGENT_NAMESPACE), account).await?;
-        self.api.create::<ClusterRole>(self.all(), manifests::cluster_role()).await?;
-        self.allow_agents().await?;
-        let configuration = manifests::configuration(TORS, PODS, OUTSIDE);
-        self.api.create::<ConfigMap>(self.of(AGENT_NAMESPACE), configuration).await?;
-        let agents = manifests::daemon_set(self.api.address());
-        self.api.create::<DaemonSet>(self.of(AGENT_NAMESPACE), agents).await?;
+        self.release.install(&self.api).await?;
         self.await_rollout().await
     }
 
-    /// Lets the agents ask the API server.
+    /// Lets the agents ask the API server, as the chart does.
     pub(crate) async fn allow_agents(&self) -> Result<()> {
-        self.api.create::<ClusterRoleBinding>(self.all(), manifests::cluster_role_binding()).await
+        let binding = self.release.object("ClusterRoleBinding")?.clone();
+        self.api.create::<ClusterRoleBinding>(self.all(), binding).await
     }
 
     /// Undoes [`allow_agents`](Self::allow_agents).
@@ -115,7 +109,7 @@ impl Scene {
 
     /// The agents' Pods that are not on their way out, by node.
     pub(crate) async fn agents(&self) -> Result<BTreeSet<Running>> {
-        self.pods(AGENT_NAMESPACE, AGENT).await
+        self.pods(AGENT_NAMESPACE, AGENTS).await
     }
 
     /// Waits until the kubelet has found this agent not ready several times, and told so.
@@ -169,9 +163,9 @@ impl Scene {
         .with_context(|| self.last_words())
     }
 
-    /// The Pods of a Deployment or DaemonSet that are not on their way out.
-    pub(crate) async fn pods(&self, namespace: &str, app: &str) -> Result<BTreeSet<Running>> {
-        let parameters = ListParams::default().labels(&format!("app={app}"));
+    /// The Pods with these labels that are not on their way out.
+    pub(crate) async fn pods(&self, namespace: &str, labels: &str) -> Result<BTreeSet<Running>> {
+        let parameters = ListParams::default().labels(labels);
         let pods = self.of::<Pod>(namespace).list(&parameters).await?;
         let stay = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         stay.map(running).collect()

@@ -1,5 +1,5 @@
 //! A real cluster: API server, controllers and scheduler, two nodes with containerd and kubelet, Pods on the CNI plugin
-//! `ptp`, the agent as a DaemonSet from an image, FRR and BIRD as ToRs, and a host outside that has never heard of
+//! `ptp`, the agent as the Helm chart and our image deliver it, FRR and BIRD as ToRs, and a host outside that has never heard of
 //! Kubernetes.
 //!
 //! The agent's image is `$PLAINROUTE_IMAGE`, or made by scripts/image.sh, which takes minutes the first time. It is one test, because the cluster is what
@@ -17,6 +17,7 @@
 mod cluster;
 mod leftovers;
 mod manifests;
+mod release;
 mod scene;
 mod traffic;
 
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster::Running;
-use manifests::{NAMESPACE, OTHER_NAMESPACE};
+use manifests::{NAMESPACE, OTHER_NAMESPACE, WEB};
 use plainroute_tests::netns::wait_until_async;
 use scene::Scene;
 use traffic::Traffic;
@@ -59,7 +60,7 @@ async fn reached_by_their_own_addresses(scene: &Scene) -> Result<()> {
     let cause = Instant::now();
     scene.deploy(NAMESPACE, "web", 4).await?;
     scene.deploy(OTHER_NAMESPACE, "web", 2).await?;
-    let pods = scene.pods(NAMESPACE, "web").await?;
+    let pods = scene.pods(NAMESPACE, WEB).await?;
     let nodes: BTreeSet<_> = pods.iter().map(|pod| &pod.node).collect();
     ensure!(nodes.len() == 2, "the Pods are not spread: {pods:?}");
     scene.time_routes("two Deployments", cause, &pods)?;
@@ -69,7 +70,7 @@ async fn reached_by_their_own_addresses(scene: &Scene) -> Result<()> {
         let peers = scene.ask(&agent, &["peers"])?;
         let states: Vec<_> = peers.as_array().into_iter().flatten().map(|peer| &peer["state"]).collect();
         ensure!(states == ["Established", "Established"], "{}: {peers}", agent.name);
-        for pod in scene.pods(OTHER_NAMESPACE, "web").await? {
+        for pod in scene.pods(OTHER_NAMESPACE, WEB).await? {
             if pod.node == agent.node {
                 let explanation = scene.ask(&agent, &["explain", &pod.address.to_string()])?;
                 let reason = &explanation["addresses"][0]["reason"];
@@ -81,7 +82,7 @@ async fn reached_by_their_own_addresses(scene: &Scene) -> Result<()> {
 }
 
 async fn rolling_restart_loses_nothing(scene: &Scene) -> Result<()> {
-    let (pods, agents) = (scene.pods(NAMESPACE, "web").await?, scene.agents().await?);
+    let (pods, agents) = (scene.pods(NAMESPACE, WEB).await?, scene.agents().await?);
     let log = scene.bird.log().len();
     let traffic = Traffic::start(scene, &pods)?;
     let cause = Instant::now();
@@ -103,7 +104,7 @@ async fn rolling_restart_loses_nothing(scene: &Scene) -> Result<()> {
 
 /// The newest agents may not ask the API server, so they know of no Pod.
 async fn rollout_waits_for_readiness(scene: &Scene) -> Result<()> {
-    let (pods, agents) = (scene.pods(NAMESPACE, "web").await?, scene.agents().await?);
+    let (pods, agents) = (scene.pods(NAMESPACE, WEB).await?, scene.agents().await?);
     let traffic = Traffic::start(scene, &pods)?;
     scene.forbid_agents().await?;
     scene.restart_agents("a release that does not work").await?;
@@ -127,7 +128,7 @@ async fn rollout_waits_for_readiness(scene: &Scene) -> Result<()> {
 
 async fn drain_withdraws_before_pods_die(scene: &Scene) -> Result<()> {
     const NODE: &str = "node-b";
-    let before = scene.pods(NAMESPACE, "web").await?;
+    let before = scene.pods(NAMESPACE, WEB).await?;
     let (leaving, staying): (BTreeSet<_>, BTreeSet<_>) =
         before.iter().cloned().partition(|pod| pod.node == NODE);
     ensure!(!leaving.is_empty() && !staying.is_empty(), "{before:?}");
@@ -138,7 +139,7 @@ async fn drain_withdraws_before_pods_die(scene: &Scene) -> Result<()> {
     // What happens after the cordon is seen, so the cordon is.
     let cause = Instant::now();
     scene.scale("web", 5).await?;
-    let cordoned = scene.pods(NAMESPACE, "web").await?;
+    let cordoned = scene.pods(NAMESPACE, WEB).await?;
     ensure!(cordoned.is_superset(&before) && cordoned.len() == 5, "{cordoned:?}");
     ensure!(cordoned.difference(&before).all(|pod| pod.node != NODE), "{NODE} is cordoned: {cordoned:?}");
     scene.time_routes("a cordoned node, and a new Pod on the other", cause, &cordoned)?;
@@ -159,7 +160,7 @@ async fn drain_withdraws_before_pods_die(scene: &Scene) -> Result<()> {
         scene.await_gone(pod).await?;
     }
     scene.await_available(NAMESPACE, "web", 5).await?;
-    let drained = scene.pods(NAMESPACE, "web").await?;
+    let drained = scene.pods(NAMESPACE, WEB).await?;
     ensure!(drained.iter().all(|pod| pod.node != NODE), "{NODE} is drained: {drained:?}");
     scene.time_routes("a drained node", cause, &drained)?;
     others.finish_without_loss("the drain of another node")?;
@@ -167,7 +168,7 @@ async fn drain_withdraws_before_pods_die(scene: &Scene) -> Result<()> {
     scene.cordon(NODE, false).await?;
     let cause = Instant::now();
     scene.scale("web", 7).await?;
-    let after = scene.pods(NAMESPACE, "web").await?;
+    let after = scene.pods(NAMESPACE, WEB).await?;
     let back: Vec<_> = after.iter().filter(|pod| pod.node == NODE).collect();
     ensure!(!back.is_empty(), "no Pod came to {NODE}: {after:?}");
     scene.time_routes("a node that is back", cause, &after)?;
@@ -176,7 +177,7 @@ async fn drain_withdraws_before_pods_die(scene: &Scene) -> Result<()> {
 
 /// `plainroute drain`, typed in the agent's container: nothing on the node ends, and nothing is sent there.
 async fn agents_drain_takes_a_node_out_and_back(scene: &Scene) -> Result<()> {
-    let pods = scene.pods(NAMESPACE, "web").await?;
+    let pods = scene.pods(NAMESPACE, WEB).await?;
     let agents = scene.agents().await?;
     let agent = agents.first().context("an agent")?;
     let (here, elsewhere): (BTreeSet<_>, BTreeSet<_>) =
@@ -197,7 +198,7 @@ async fn agents_drain_takes_a_node_out_and_back(scene: &Scene) -> Result<()> {
 
 /// The control: the same restart, the same probe, ToRs that do not help.
 async fn rolling_restart_without_graceful_restart_loses(scene: &mut Scene) -> Result<()> {
-    let pods = scene.pods(NAMESPACE, "web").await?;
+    let pods = scene.pods(NAMESPACE, WEB).await?;
     scene.stop_helping()?;
     scene.await_sessions()?;
     scene.time_routes("ToRs that do not help", Instant::now(), &pods)?;

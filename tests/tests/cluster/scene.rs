@@ -14,6 +14,7 @@ use plainroute_tests::scratch;
 use tempfile::TempDir;
 
 use super::manifests;
+use super::release::Release;
 
 const CONTROL: &str = "172.18.0.1";
 /// Name, address in the control plane's network, addresses in the racks of both ToRs, range of its Pods.
@@ -33,6 +34,7 @@ pub(crate) struct Scene {
     pub(crate) nodes: [KubeNode; 2],
     controllers: Controllers,
     pub(crate) api: ApiServer,
+    pub(crate) release: Release,
     pub(crate) frr: Frr,
     pub(crate) bird: Bird,
     pub(crate) outside: Netns,
@@ -68,6 +70,7 @@ impl Scene {
         let image_directory = scratch::directory("images")?;
         let archives = images(image_directory.path())?;
         let api = ApiServer::start_with(options).await?;
+        let release = Release::render(&manifests::values(api.address(), TORS, PODS, OUTSIDE))?;
         let controllers = api.start_controllers().await?;
         let start = |index: usize| -> Result<KubeNode> {
             let (name, address, _, range) = NODES[index];
@@ -86,6 +89,7 @@ impl Scene {
             nodes,
             controllers,
             api,
+            release,
             frr,
             bird,
             outside,

@@ -281,18 +281,25 @@ impl Drop for Daemon {
     }
 }
 
-/// How many processes of a group have not ended.
+/// How many processes of a group have not ended, with all their threads: the first may be gone long before the last,
+/// which frees the memory and then closes the sockets.
 fn living(group: Pid) -> usize {
     let Ok(entries) = fs::read_dir("/proc") else { return 0 };
-    let stats = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-    let lives = |stat: &String| {
-        // The name may hold anything, also parentheses. Behind it: state, parent, group.
-        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').collect::<Vec<_>>());
-        fields.is_some_and(|fields| {
-            fields.get(2).is_some_and(|of| *of == group.to_string()) && !matches!(fields[0], "Z" | "X")
-        })
+    let lives = |process: &Path| {
+        let of = stat_fields(process).and_then(|fields| fields.get(2).cloned());
+        let tasks = || fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+        let runs = |task: fs::DirEntry| {
+            stat_fields(&task.path()).is_some_and(|fields| !matches!(fields[0].as_str(), "Z" | "X"))
+        };
+        of.is_some_and(|of| of == group.to_string()) && tasks().any(runs)
     };
-    stats.filter(lives).count()
+    entries.flatten().filter(|entry| lives(&entry.path())).count()
+}
+
+/// State, parent, group and so on of a process or thread. Its name may hold anything, also parentheses.
+fn stat_fields(directory: &Path) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(directory.join("stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
 }
 
 /// Asks `condition` until it gives `Ok`, or fails with what it last saw once `deadline` is over.
@@ -418,6 +425,22 @@ mod tests {
         b.sysctl("net.ipv4.ip_forward", "1").unwrap();
         assert_eq!(b.exec("sysctl -n net.ipv4.ip_forward").unwrap().trim(), "1");
         assert_eq!(a.exec("sysctl -n net.ipv4.ip_forward").unwrap().trim(), "0");
+    }
+
+    #[test]
+    fn killing_a_daemon_waits_for_its_children_too() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & exec sleep 1000"]);
+        let mut daemon = Daemon::spawn(command, log.path()).unwrap();
+        let group = daemon.group();
+        wait_until("both", Duration::from_secs(20), || match living(group) {
+            2 => Ok(()),
+            other => Err(other),
+        })
+        .unwrap();
+        daemon.kill();
+        assert_eq!(living(group), 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod fib;
 pub mod gate;
 pub mod incarnation;
 pub mod index;
+pub mod last_good;
 pub mod neighbours;
 mod peering;
 pub mod plan;

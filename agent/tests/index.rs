@@ -1,8 +1,11 @@
 //! The index: when it gives a snapshot, what is in it, and when it says that it has changed.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use plainroute_agent::{
-    index::{Awaited, Index, Snapshot},
+    index::{Awaited, Index, Limits, Moment, Snapshot},
     source::{Change, Feed, HostLink, SourceName},
 };
 use plainroute_config::{Kind, Metadata, Namespace, Node, Object, ObjectKey, Pod};
@@ -102,7 +105,7 @@ fn there_is_no_snapshot_before_every_awaited_set_came_in_whatever_order() {
                 "{order:?}: {:?} is awaited",
                 index.awaited().collect::<Vec<_>>()
             );
-            let changed = index.handle(sets()[set].clone());
+            let changed = index.handle(sets()[set].clone(), Moment::now());
             // Only the last one makes a difference to whoever waits for a snapshot.
             assert_eq!(changed, position == 2, "{order:?}");
         }
@@ -123,26 +126,29 @@ fn only_the_complete_set_of_that_kind_and_source_counts() {
         health(SourceName::Kubernetes, Some(Kind::Pod), None),
         host_links(vec![link("a")]),
     ] {
-        assert!(!index.handle(feed));
+        assert!(!index.handle(feed, Moment::now()));
         assert!(index.snapshot().is_none());
         assert_eq!(index.awaited().collect::<Vec<_>>(), [awaited]);
     }
-    assert!(index.handle(replace(SourceName::Kubernetes, &[Kind::Pod], Vec::new())));
+    assert!(index.handle(replace(SourceName::Kubernetes, &[Kind::Pod], Vec::new()), Moment::now()));
     assert!(index.snapshot().is_some());
 }
 
 #[test]
 fn a_complete_set_deletes_only_within_its_kinds_and_source() {
     let mut index = Index::new([]);
-    index.handle(replace(SourceName::Files, &KINDS, vec![object(Kind::Pod, "file", 0)]));
+    index.handle(replace(SourceName::Files, &KINDS, vec![object(Kind::Pod, "file", 0)]), Moment::now());
     let cluster = [object(Kind::Pod, "gone", 0), object(Kind::Pod, "kept", 0), object(Kind::Node, "node", 0)];
-    index.handle(replace(SourceName::Kubernetes, &KINDS, cluster.to_vec()));
+    index.handle(replace(SourceName::Kubernetes, &KINDS, cluster.to_vec()), Moment::now());
     let before = index.snapshot();
-    assert!(index.handle(replace(
-        SourceName::Kubernetes,
-        &[Kind::Pod],
-        vec![object(Kind::Pod, "kept", 1), object(Kind::Pod, "new", 0)]
-    )));
+    assert!(index.handle(
+        replace(
+            SourceName::Kubernetes,
+            &[Kind::Pod],
+            vec![object(Kind::Pod, "kept", 1), object(Kind::Pod, "new", 0)]
+        ),
+        Moment::now()
+    ));
     let after = [
         "Pod/default/file 0 Files",
         "Pod/default/kept 1 Kubernetes",
@@ -170,16 +176,16 @@ fn the_file_wins_and_the_cluster_comes_back_when_the_file_goes() {
         if !file_first {
             feeds.reverse();
         }
-        feeds.into_iter().for_each(|feed| assert!(index.handle(feed)));
+        feeds.into_iter().for_each(|feed| assert!(index.handle(feed, Moment::now())));
         assert_eq!(now(&index), ["Pod/default/a 1 Files"]);
         let shadowed = |index: &Index| {
             index.snapshot().expect("a snapshot").shadowed().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(shadowed(&index), ["Pod/default/a"]);
-        assert!(index.handle(delete(SourceName::Files, &file)));
+        assert!(index.handle(delete(SourceName::Files, &file), Moment::now()));
         assert_eq!(now(&index), ["Pod/default/a 2 Kubernetes"]);
         assert_eq!(shadowed(&index), Vec::<String>::new());
-        assert!(index.handle(delete(SourceName::Kubernetes, &cluster)));
+        assert!(index.handle(delete(SourceName::Kubernetes, &cluster), Moment::now()));
         assert_eq!(now(&index), Vec::<String>::new());
     }
 }
@@ -187,23 +193,25 @@ fn the_file_wins_and_the_cluster_comes_back_when_the_file_goes() {
 #[test]
 fn the_clusters_deletion_does_not_take_the_files() {
     let mut index = Index::new([]);
-    index.handle(apply(SourceName::Files, object(Kind::Pod, "a", 1)));
-    assert!(!index.handle(delete(SourceName::Kubernetes, &object(Kind::Pod, "a", 1))));
-    assert!(!index.handle(replace(SourceName::Kubernetes, &KINDS, Vec::new())));
+    index.handle(apply(SourceName::Files, object(Kind::Pod, "a", 1)), Moment::now());
+    assert!(!index.handle(delete(SourceName::Kubernetes, &object(Kind::Pod, "a", 1)), Moment::now()));
+    assert!(!index.handle(replace(SourceName::Kubernetes, &KINDS, Vec::new()), Moment::now()));
     assert_eq!(now(&index), ["Pod/default/a 1 Files"]);
 }
 
 #[test]
 fn health_is_told_and_changes_nothing() {
     let mut index = Index::new([]);
-    index.handle(apply(SourceName::Kubernetes, object(Kind::Pod, "a", 0)));
+    index.handle(apply(SourceName::Kubernetes, object(Kind::Pod, "a", 0)), Moment::now());
     let before = index.snapshot();
     let problems = |index: &Index| {
         index.problems().map(|(source, kind, text)| (source, kind, text.to_owned())).collect::<Vec<_>>()
     };
-    assert!(!index.handle(health(SourceName::Kubernetes, None, Some("connection refused"))));
-    assert!(!index.handle(health(SourceName::Kubernetes, Some(Kind::Pod), Some("410 Gone"))));
-    assert!(!index.handle(health(SourceName::Kubernetes, Some(Kind::Pod), Some("403 Forbidden"))));
+    assert!(!index.handle(health(SourceName::Kubernetes, None, Some("connection refused")), Moment::now()));
+    assert!(!index.handle(health(SourceName::Kubernetes, Some(Kind::Pod), Some("410 Gone")), Moment::now()));
+    assert!(
+        !index.handle(health(SourceName::Kubernetes, Some(Kind::Pod), Some("403 Forbidden")), Moment::now())
+    );
     assert_eq!(
         problems(&index),
         [
@@ -211,8 +219,8 @@ fn health_is_told_and_changes_nothing() {
             (SourceName::Kubernetes, Some(Kind::Pod), "403 Forbidden".to_owned()),
         ]
     );
-    assert!(!index.handle(health(SourceName::Kubernetes, None, None)));
-    assert!(!index.handle(health(SourceName::Files, Some(Kind::Pod), None)));
+    assert!(!index.handle(health(SourceName::Kubernetes, None, None), Moment::now()));
+    assert!(!index.handle(health(SourceName::Files, Some(Kind::Pod), None), Moment::now()));
     assert_eq!(problems(&index), [(SourceName::Kubernetes, Some(Kind::Pod), "403 Forbidden".to_owned())]);
     assert_eq!(index.snapshot(), before);
 }
@@ -220,9 +228,9 @@ fn health_is_told_and_changes_nothing() {
 #[test]
 fn delivery_records_are_replaced_as_one() {
     let mut index = Index::new([]);
-    assert!(index.handle(host_links(vec![link("a"), link("b")])));
-    assert!(!index.handle(host_links(vec![link("a"), link("b")])));
-    assert!(index.handle(host_links(vec![link("b")])));
+    assert!(index.handle(host_links(vec![link("a"), link("b")]), Moment::now()));
+    assert!(!index.handle(host_links(vec![link("a"), link("b")]), Moment::now()));
+    assert!(index.handle(host_links(vec![link("b")]), Moment::now()));
     assert_eq!(index.snapshot().expect("a snapshot").host_links(), [link("b")]);
 }
 
@@ -270,9 +278,11 @@ struct Model {
 impl Model {
     fn handle(&mut self, feed: &Feed) {
         let side = self.objects.entry(feed.source).or_default();
+        // Who the node is does not end with its object.
+        let stays = |key: &ObjectKey| feed.source == SourceName::Kubernetes && key.kind == Kind::Node;
         match &feed.change {
             Change::Replace { kinds, objects } => {
-                side.retain(|key, _| !kinds.contains(&key.kind));
+                side.retain(|key, _| !kinds.contains(&key.kind) || stays(key));
                 side.extend(objects.iter().map(|object| (object.key(), object.clone())));
                 for kind in kinds {
                     self.awaited.remove(&Awaited::Objects(feed.source, *kind));
@@ -282,12 +292,17 @@ impl Model {
                 side.insert(object.key(), (**object).clone());
             }
             Change::Delete(key) => {
-                side.remove(key);
+                if !stays(key) {
+                    side.remove(key);
+                }
             }
             Change::HostLinks(_) => {
                 self.awaited.remove(&Awaited::HostLinks);
             }
-            Change::Health { .. } => {}
+            Change::Health { .. }
+            | Change::NoSuchKind(_)
+            | Change::Refused { .. }
+            | Change::Rewound { .. } => {}
         }
     }
 
@@ -317,12 +332,13 @@ proptest! {
             Awaited::HostLinks,
         ][..], 0..=4),
     ) {
-        let mut index = Index::new(awaiting.clone());
+        let all = Limits { at_least: usize::MAX, percent: 100, window: Duration::from_secs(1) };
+        let mut index = Index::new(awaiting.clone()).with_limits(all);
         let mut model = Model { awaited: awaiting.into_iter().collect(), ..Model::default() };
         for feed in feeds {
             let before = index.snapshot();
             model.handle(&feed);
-            let said = index.handle(feed.clone());
+            let said = index.handle(feed.clone(), Moment::now());
             let after = index.snapshot();
             prop_assert_eq!(said, before != after, "{:?}", feed);
             prop_assert_eq!(after.as_ref().map(seen), model.seen());

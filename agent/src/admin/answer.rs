@@ -6,6 +6,7 @@ use plainroute_bgp::{
     session::Negotiated,
     wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
+use plainroute_config::ObjectKey;
 use plainroute_speaker::{
     AdvertisedRoute, Authentication, Listening, Md5Failures, PeerName, PeerStatus, ReceivedRoute,
     StationStatus, TcpAoFailures, TcpAoState,
@@ -14,7 +15,7 @@ use plainroute_speaker::{
 use super::{
     Published,
     view::{
-        AuthenticationView, DrainView, FamilyView, Health, KernelRouteView, Md5FailuresView,
+        AuthenticationView, DrainView, FamilyView, Health, HeldView, KernelRouteView, Md5FailuresView,
         NegotiatedRestartView, NegotiatedView, PeerView, PodView, RangeView, RouteView, StationView,
         TcpAoFailuresView,
     },
@@ -23,6 +24,7 @@ use crate::{
     bfd::protocol::BfdPath,
     drain::DrainState,
     fib::{RouteKey, Target},
+    index::Held,
     plan::{AddressPlan, Delivery, FoundBy, PeerPlan, PodPlan},
 };
 
@@ -403,6 +405,16 @@ pub(super) fn station((address, status): (SocketAddr, StationStatus)) -> Station
     }
 }
 
+pub(super) fn held(state: &Published) -> Vec<HeldView> {
+    let view = |(key, held): (&ObjectKey, &Held)| HeldView {
+        object: key.to_string(),
+        since: held.since,
+        reason: held.reason,
+        message: held.reason.message().to_owned(),
+    };
+    state.held.iter().map(view).collect()
+}
+
 pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<StationView>) -> Health {
     let sources = state.source_problems.iter().map(|(source, problem)| format!("{source}: {problem}"));
     let drain = match state.drain {
@@ -422,6 +434,10 @@ pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<Statio
         // A path that is down is why the session is, which is said already.
         let why = bfd.problem.clone().or_else(|| peer.is_established().then(|| bfd.words()))?;
         Some(format!("BGPPeer/{}: no BFD, the hold timer alone notices a silent peer: {why}", peer.name))
+    });
+    let held = (!state.held.is_empty()).then(|| {
+        let count = state.held.len();
+        format!("the deletion of {count} objects is held until somebody confirms: plainroute held")
     });
     let routes = kernel_routes(state).into_iter().filter(|route| !route.installed);
     let routes = routes.map(|route| format!("route {} {}: {}", route.prefix, route.target, route.status));
@@ -443,6 +459,7 @@ pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<Statio
         problems: drain
             .chain(awaited)
             .chain(sources)
+            .chain(held)
             .chain(down)
             .chain(unwatched)
             .chain(routes)

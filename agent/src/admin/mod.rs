@@ -11,6 +11,7 @@ pub mod view;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use plainroute_config::ObjectKey;
 use tokio::sync::oneshot;
 
 pub use server::{Access, AdminError, serve};
@@ -19,6 +20,7 @@ use crate::{
     drain::DrainState,
     fib::{Desired, Installed},
     gate::Advertised,
+    index::Held,
     neighbours::HeardBy,
     plan::Plan,
 };
@@ -30,6 +32,13 @@ pub enum Command {
     Drain {
         /// How long the peers have to move traffic away.
         wait: Duration,
+        /// Why it cannot be, if so.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// Carry out deletions that were held.
+    Confirm {
+        /// Of these objects; of all where there are none.
+        objects: Option<Vec<String>>,
         /// Why it cannot be, if so.
         answer: oneshot::Sender<Result<(), String>>,
     },
@@ -65,6 +74,10 @@ pub struct Published {
     pub awaited: Vec<String>,
     /// What is wrong with each source, by its name.
     pub source_problems: BTreeMap<String, String>,
+    /// The objects that the API server has no more, and that stay until somebody confirms.
+    pub held: Arc<BTreeMap<ObjectKey, Held>>,
+    /// Where what an earlier process knew of the API server is in force: when that was known to be so.
+    pub restored: Option<jiff::Timestamp>,
     /// Which routers were heard where, and what of their packets was not believed.
     pub heard: Arc<HeardBy>,
     /// When the objects in force were last changed by a source.
@@ -86,6 +99,8 @@ impl Published {
             withdraws_at: None,
             awaited: Vec::new(),
             source_problems: BTreeMap::new(),
+            held: Arc::default(),
+            restored: None,
             heard: Arc::default(),
             config_applied: None,
         }

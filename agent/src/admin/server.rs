@@ -25,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Published, answer, explain, metrics, readiness,
-    view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView, StationView},
+    view::{
+        DrainView, Explanation, Health, HeldView, KernelRouteView, PeerView, PodView, RouteView, StationView,
+    },
 };
 use crate::{
     bfd::client::Views,
@@ -77,17 +79,16 @@ impl Access {
         Arc::clone(&self.published.borrow())
     }
 
-    /// Asks the main task, and tells how the node is once that has taken it in.
+    /// Asks the main task, and waits until that has taken it in.
     async fn command(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<(), String>>) -> Command,
-    ) -> Result<Json<DrainView>, Refused> {
+    ) -> Result<(), Refused> {
         let (answer, answered) = oneshot::channel();
         let ending = || (StatusCode::SERVICE_UNAVAILABLE, "the agent is ending".to_owned());
         self.commands.send(command(answer)).await.map_err(|_| ending())?;
         let done = answered.await.map_err(|_| ending())?;
-        done.map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))?;
-        Ok(Json(answer::drain(&self.state())))
+        done.map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
     }
 
     fn stations(&self) -> Vec<StationView> {
@@ -147,6 +148,7 @@ fn routes() -> Router<Access> {
         .route("/v1/plan", get(plan))
         .route("/v1/explain", get(explained))
         .route("/v1/check", get(check))
+        .route("/v1/held", get(held).delete(confirm))
         .route("/v1/drain", get(drained).post(drain).delete(undrain))
 }
 
@@ -244,6 +246,26 @@ async fn check(State(shared): State<Access>) -> Json<Health> {
     Json(answer::health(&shared.state(), &shared.peers(), shared.stations()))
 }
 
+async fn held(State(shared): State<Access>) -> Json<Vec<HeldView>> {
+    Json(answer::held(&shared.state()))
+}
+
+/// `?objects=KIND/NAME,KIND/NAME`; without it, all.
+#[derive(Deserialize)]
+struct OfObjects {
+    objects: Option<String>,
+}
+
+/// Carries out deletions that were held, and tells what still is.
+async fn confirm(
+    State(shared): State<Access>,
+    Query(query): Query<OfObjects>,
+) -> Result<Json<Vec<HeldView>>, Refused> {
+    let objects = query.objects.map(|objects| objects.split(',').map(str::to_owned).collect());
+    shared.command(|answer| Command::Confirm { objects, answer }).await?;
+    Ok(Json(answer::held(&shared.state())))
+}
+
 async fn drained(State(shared): State<Access>) -> Json<DrainView> {
     Json(answer::drain(&shared.state()))
 }
@@ -260,11 +282,13 @@ type Refused = (StatusCode, String);
 
 async fn drain(State(shared): State<Access>, Query(query): Query<Wait>) -> Result<Json<DrainView>, Refused> {
     let wait = Duration::from_secs(u64::from(query.wait_seconds));
-    shared.command(|answer| Command::Drain { wait, answer }).await
+    shared.command(|answer| Command::Drain { wait, answer }).await?;
+    Ok(Json(answer::drain(&shared.state())))
 }
 
 async fn undrain(State(shared): State<Access>) -> Result<Json<DrainView>, Refused> {
-    shared.command(|answer| Command::Undrain { answer }).await
+    shared.command(|answer| Command::Undrain { answer }).await?;
+    Ok(Json(answer::drain(&shared.state())))
 }
 
 async fn scrape(State(shared): State<Access>) -> Response {

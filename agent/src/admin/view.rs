@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bfd::protocol::BfdView,
     drain::DrainState,
+    index::HeldReason,
     plan::{Delivery, FoundBy},
 };
 
@@ -418,6 +419,20 @@ pub struct StationView {
     pub messages_sent: u64,
     /// Octets that were handed to TCP.
     pub octets_sent: u64,
+}
+
+/// An object that the API server has no more, and that stays in force until somebody confirms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldView {
+    /// The object, like `BGPPeer/tor-a`.
+    pub object: String,
+    /// Since when it is held.
+    pub since: jiff::Timestamp,
+    /// Why, in a word.
+    pub reason: HeldReason,
+    /// Why, in a sentence.
+    pub message: String,
 }
 
 /// The answer to `plainroute check`: how the agent itself is, and what is wrong.

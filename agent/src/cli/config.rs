@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     discovery::Found,
-    index::Index,
+    index::{Index, Moment},
     plan::{Local, plan as make_plan},
     run::node_name,
     source::{Change, Feed, SourceName},
@@ -75,7 +75,7 @@ pub(super) fn plan(paths: &[PathBuf], node: Option<&str>, output: Output) -> any
     let mut index = Index::new([]);
     let objects = loaded.objects.into_iter().map(|located| located.object).collect();
     let change = Change::Replace { kinds: Kind::IN_FILES.to_vec(), objects };
-    index.handle(Feed { source: SourceName::Files, change });
+    index.handle(Feed { source: SourceName::Files, change }, Moment::now());
     let snapshot = index.snapshot().unwrap_or_default();
     let unknown = RouterId::try_from(Ipv4Addr::BROADCAST).ok();
     let local = Local { node, router_id: unknown, found: Found::default(), now: jiff::Timestamp::now() };

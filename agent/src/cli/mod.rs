@@ -48,6 +48,8 @@ enum Command {
     Plan(Plan),
     /// Say whether all is well, and what is not; 1 if something is not
     Check(Asked),
+    /// Show objects that the API server lost, kept until somebody confirms their deletion; 1 if there are any
+    Held(Held),
     /// Move traffic away from this node: mark its routes, wait, withdraw them; 1 while routes are still told
     Drain(Drain),
     /// Look at configuration files
@@ -192,6 +194,18 @@ struct Drain {
 }
 
 #[derive(Debug, Args)]
+struct Held {
+    /// Confirm the deletion of these objects, each KIND/NAME as shown
+    #[arg(long, value_name = "OBJECT", num_args = 1.., value_delimiter = ',')]
+    confirm: Vec<String>,
+    /// Confirm the deletion of all of them
+    #[arg(long, conflicts_with = "confirm")]
+    confirm_all: bool,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
 struct Config {
     #[command(subcommand)]
     command: ConfigCommand,
@@ -249,6 +263,7 @@ pub fn run() -> ExitCode {
         Command::Pools(asked) => show::pools(&asked),
         Command::Explain(explain) => show::explain(&explain),
         Command::Check(asked) => show::check(&asked),
+        Command::Held(held) => show::held(&held),
         Command::Drain(drain) => show::drain(&drain),
     };
     match result {

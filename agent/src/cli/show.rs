@@ -5,13 +5,13 @@ use anyhow::bail;
 use hyper::Method;
 
 use super::{
-    Asked, Drain, Explain, Output, Routes, Which, client,
+    Asked, Drain, Explain, Held, Output, Routes, Which, client,
     output::{Rows, ago, or_dash, print, print_rows, print_value},
 };
 use crate::{
     admin::view::{
-        AuthenticationView, DrainView, Explanation, Health, KernelRouteView, NegotiatedView, PeerView,
-        PodView, RangeView, RouteView, StationView,
+        AuthenticationView, DrainView, Explanation, Health, HeldView, KernelRouteView, NegotiatedView,
+        PeerView, PodView, RangeView, RouteView, StationView,
     },
     bfd::protocol::BfdView,
     drain::DrainState,
@@ -132,6 +132,20 @@ pub(super) fn check(asked: &Asked) -> anyhow::Result<bool> {
     Ok(health.ready && health.problems.is_empty())
 }
 
+pub(super) fn held(held: &Held) -> anyhow::Result<bool> {
+    let asked = &held.asked;
+    let views: Vec<HeldView> = match (&held.confirm[..], held.confirm_all) {
+        ([], false) => client::ask(asked, "/v1/held")?,
+        ([], true) => client::tell(asked, Method::DELETE, "/v1/held")?,
+        (objects, _) => {
+            let objects = encode(&objects.join(","));
+            client::tell(asked, Method::DELETE, &format!("/v1/held?objects={objects}"))?
+        }
+    };
+    print_rows(&views, asked.output, "no deletion is held")?;
+    Ok(views.is_empty())
+}
+
 /// Asks for it, then waits until it is done, so that a script can go on to work on the node.
 pub(super) fn drain(drain: &Drain) -> anyhow::Result<bool> {
     let asked = &drain.asked;
@@ -164,6 +178,17 @@ fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
+}
+
+impl Rows for HeldView {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["OBJECT", "HELD FOR", "WHY"]
+    }
+
+    fn cells(&self, _: bool) -> Vec<String> {
+        let seconds = jiff::Timestamp::now().duration_since(self.since).as_secs();
+        vec![self.object.clone(), ago(u64::try_from(seconds).unwrap_or_default()), self.message.clone()]
+    }
 }
 
 impl Rows for PeerView {

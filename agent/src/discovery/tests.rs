@@ -3,7 +3,7 @@ use plainroute_config::{Input, load_inputs};
 use super::*;
 use crate::{
     fib::Interface,
-    index::Index,
+    index::{Index, Moment},
     plan::{Local, plan},
     source::{Change, Feed, SourceName},
 };
@@ -94,7 +94,7 @@ fn planned(specs: &[&str]) -> Plan {
     let objects = loaded.objects.into_iter().map(|located| located.object).collect();
     let mut index = Index::new([]);
     let change = Change::Replace { kinds: plainroute_config::Kind::IN_FILES.to_vec(), objects };
-    index.handle(Feed { source: SourceName::Files, change });
+    index.handle(Feed { source: SourceName::Files, change }, Moment::now());
     let local = Local {
         node: "node-a".to_owned(),
         router_id: None,

@@ -4,6 +4,7 @@
 //! what the kernel holds, what the peers taught, receipts of withdrawals, passwords, timers, signals. Outputs: the
 //! desired kernel, the desired peers and routes, the secrets and BFD sessions that are wanted, and what `admin` shows. Ending it
 //! (SIGTERM, SIGINT) is a restart, not a drain: sessions close without NOTIFICATION and the kernel's routes stay.
+mod api_server;
 mod journal;
 mod monitoring;
 mod peers;
@@ -37,7 +38,7 @@ use crate::{
     drain::Drain,
     fib::{self, Desired, Installed},
     gate::{Announcement, Gate},
-    index::{Awaited, Index},
+    index::{Index, Moment},
     neighbours::HeardBy,
     peering,
     plan::{Local, Plan, plan},
@@ -46,6 +47,7 @@ use crate::{
         secrets::{Passwords, SecretName},
     },
 };
+use api_server::ApiServer;
 use journal::Journal;
 use monitoring::Monitoring;
 use peers::PeersInForce;
@@ -89,6 +91,7 @@ struct Agent {
     /// The longest restart time that we offer a peer: how long learned routes may wait to be confirmed.
     restart_time: Duration,
     index: Index,
+    api_server: Option<ApiServer>,
     plan: Arc<Plan>,
     planned: bool,
     gate: Gate,
@@ -109,7 +112,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(node: String, config: AgentConfigSpec, awaited: Vec<Awaited>, outputs: Outputs) -> Agent {
+    fn new(
+        node: String,
+        config: AgentConfigSpec,
+        index: Index,
+        api_server: Option<ApiServer>,
+        outputs: Outputs,
+    ) -> Agent {
         let routing = &config.routing;
         let drain = Drain::open(&config.state_dir);
         let discovery = Discovery::open(&config.state_dir);
@@ -126,7 +135,8 @@ impl Agent {
             config_changed: false,
             started: Instant::now(),
             restart_time: Duration::ZERO,
-            index: Index::new(awaited),
+            index,
+            api_server,
             plan: Arc::default(),
             planned: false,
             router_id: None,
@@ -153,9 +163,12 @@ impl Agent {
             let (mut replan, mut answer) = (false, None);
             tokio::select! {
                 Some(feed) = feeds.recv() => {
-                    replan = self.index.handle(feed);
+                    replan = self.index.handle(feed, Moment::now());
                     while let Ok(feed) = feeds.try_recv() {
-                        replan |= self.index.handle(feed);
+                        replan |= self.index.handle(feed, Moment::now());
+                    }
+                    if let Some(api_server) = &mut self.api_server {
+                        replan |= api_server.handle_index(&mut self.index);
                     }
                     if replan {
                         self.outputs.published.send_if_modified(|state| {
@@ -185,11 +198,16 @@ impl Agent {
                     replan = self.discover(&peers);
                 }
                 Some(command) = commands.recv() => {
-                    answer = Some(self.handle_command(command));
+                    let (done, changed) = self.handle_command(command);
+                    (answer, replan) = (Some(done), changed);
                 }
                 Some(ticket) = self.flushes.next() => self.gate.handle_flushed(ticket),
                 () = tokio::time::sleep_until(wake.into()) => {
                     replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now());
+                    if let Some(api_server) = &mut self.api_server {
+                        replan |= api_server.handle_timeout(&mut self.index, Moment::now());
+                        replan |= api_server.handle_index(&mut self.index);
+                    }
                     self.drain.handle_timeout(Instant::now());
                     self.gate.handle_drain(self.drain.state());
                     for prefix in self.gate.handle_timeout(Instant::now()) {
@@ -220,8 +238,13 @@ impl Agent {
     }
 
     /// Does what a person asks for. The answer goes out once it is carried out and published.
-    fn handle_command(&mut self, command: Command) -> Answer {
+    /// True beside it where the snapshot is another.
+    fn handle_command(&mut self, command: Command) -> (Answer, bool) {
         let (result, answer) = match command {
+            Command::Confirm { objects, answer } => {
+                let (result, changed) = self.confirm(objects.as_deref());
+                return ((answer, result), changed);
+            }
             Command::Drain { wait, answer } => {
                 info!(?wait, "drain: routes are marked with GRACEFUL_SHUTDOWN, then withdrawn");
                 (self.drain.begin(Instant::now(), wait), answer)
@@ -233,7 +256,25 @@ impl Agent {
         };
         self.gate.handle_drain(self.drain.state());
         let state_dir = self.config.state_dir.display().to_string();
-        (answer, result.map_err(|error| format!("the drain cannot be remembered in {state_dir}: {error}")))
+        let told = result.map_err(|error| format!("the drain cannot be remembered in {state_dir}: {error}"));
+        ((answer, told), false)
+    }
+
+    /// Carries out deletions that were held: all of them, or of these objects, if all of these are held.
+    fn confirm(&mut self, objects: Option<&[String]>) -> (Result<(), String>, bool) {
+        let held: BTreeSet<String> = self.index.held().keys().map(ToString::to_string).collect();
+        let unheld = objects.unwrap_or_default().iter().find(|object| !held.contains(*object));
+        if let Some(object) = unheld {
+            return (Err(format!("no deletion of {object} is held; nothing was confirmed")), false);
+        }
+        info!(?objects, "held deletions are confirmed");
+        let changed = self
+            .index
+            .confirm(|key, _| objects.is_none_or(|objects| objects.iter().any(|of| *of == key.to_string())));
+        if let Some(api_server) = &mut self.api_server {
+            api_server.handle_index(&mut self.index);
+        }
+        (Ok(()), changed)
     }
 
     /// When something is due although nobody says anything.
@@ -252,6 +293,7 @@ impl Agent {
             self.peers.retry_at(),
             self.drain.poll_timeout(),
             self.discovery.poll_timeout(),
+            self.api_server.as_ref().and_then(|api_server| api_server.poll_timeout(&self.index)),
         ];
         timeouts.into_iter().flatten().fold(far, Instant::min)
     }
@@ -438,8 +480,21 @@ impl Agent {
             let message = "the AgentConfig was changed; restart the agent to apply it".to_owned();
             problems.insert("AgentConfig".to_owned(), message);
         }
+        if let Some((_, from)) = self.index.restored().filter(|_| !self.index.awaits_api_server()) {
+            let message =
+                format!("it has not answered since the start; what it said until {from} is in force");
+            problems.insert("API server".to_owned(), message);
+        }
+        if self.index.node_gone() {
+            let message = "it was deleted; what was known of it stays in force".to_owned();
+            problems.insert(format!("Node/{}", self.node), message);
+        }
         self.outputs.published.send_modify(|state| {
             let state = Arc::make_mut(state);
+            if *state.held != *self.index.held() {
+                state.held = Arc::new(self.index.held().clone());
+            }
+            state.restored = self.index.restored().map(|(_, from)| from);
             state.plan = Arc::clone(&self.plan);
             state.desired = Arc::clone(self.gate.desired());
             state.installed = Arc::clone(self.gate.installed());

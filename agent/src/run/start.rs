@@ -1,5 +1,11 @@
 //! Starting and stopping: everything that the main task is given, and the order in which it comes and goes.
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -11,19 +17,23 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Agent, Inputs, Outputs};
+use super::{
+    Agent, Inputs, Outputs,
+    api_server::{ApiServer, own_namespace},
+};
 use crate::{
     admin::{self, Access, Published},
     bfd::client::Client,
     fib::{self, Desired, FibConfig, Installed},
     incarnation,
-    index::Awaited,
+    index::{Awaited, Index, LastGood},
+    last_good::{self, Told},
     neighbours,
     source::{
         Feed, SourceName,
         cni_cache::{self, CniCache},
         directory::FileSource,
-        kubernetes,
+        kubernetes::{self, Marks},
         secrets::Secrets,
     },
 };
@@ -155,12 +165,28 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
         kubeconfig: source.kubeconfig.clone(),
         node: node.clone(),
         streaming_lists: true,
+        custom_resources: source.custom_resources,
         pace: kubernetes::Pace::default(),
     });
     let (secrets, secrets_in) = watch::channel(BTreeSet::new());
     let (passwords_out, passwords) = watch::channel(Arc::default());
     let secret_source = Secrets::new(secrets_in, passwords_out, kubernetes.clone());
-    let awaited = start_sources(files, secret_source, kubernetes, feeds, &cancel);
+    let known = kubernetes.as_ref().and_then(|_| last_good(&config.state_dir, &node));
+    let (known, marks) = known.unzip();
+    let marks = watch::Sender::new(marks.unwrap_or_default());
+    let api_server = kubernetes.as_ref().map(|_| {
+        let (told, told_in) = watch::channel(Told::default());
+        tokio::spawn(last_good::keep(config.state_dir.clone(), node.clone(), told_in, marks.subscribe()));
+        ApiServer::new(told, own_namespace())
+    });
+    let awaited = start_sources(files, secret_source, kubernetes, marks, feeds, &cancel);
+    let mut index = Index::new(awaited);
+    if let Some(source) = &config.source.kubernetes {
+        index = index.with_limits(source.deletions.into());
+    }
+    if let Some(known) = known {
+        index.restore(known);
+    }
 
     let (interfaces, interfaces_in) = watch::channel(BTreeSet::new());
     let (heard_out, heard) = watch::channel(Arc::default());
@@ -172,7 +198,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     // It ends with the main task, whose end of the channel it watches.
     tokio::spawn(client.run());
     let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces, bfd };
-    let mut agent = Agent::new(node, config, awaited, outputs);
+    let mut agent = Agent::new(node, config, index, api_server, outputs);
     let result = agent.serve(inputs, &mut kernel).await;
     info!("stopping: sessions close without NOTIFICATION, routes stay");
     speaker.stop(StopMode::Retain).await;
@@ -181,11 +207,24 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     result
 }
 
+/// What the process before this one knew of the API server, where it left that.
+fn last_good(state_dir: &Path, node: &str) -> Option<(LastGood, Marks)> {
+    let path = state_dir.join(last_good::FILE);
+    match last_good::load(state_dir, node) {
+        Ok(known) => known,
+        Err(error) => {
+            warn!(path = %path.display(), %error, "what an earlier process knew of the API server cannot be used");
+            None
+        }
+    }
+}
+
 /// Starts every source; gives what each must deliver before anything is planned.
 fn start_sources(
     files: FileSource,
     secrets: Secrets,
     kubernetes: Option<kubernetes::Settings>,
+    marks: watch::Sender<Marks>,
     feeds: mpsc::Sender<Feed>,
     cancel: &CancellationToken,
 ) -> Vec<Awaited> {
@@ -200,9 +239,8 @@ fn start_sources(
     until_cancelled(CniCache::new(cni_cache::DEFAULT_DIRECTORY).run(feeds.clone()).boxed());
     until_cancelled(secrets.run().boxed());
     if let Some(settings) = kubernetes {
-        let kinds = [Kind::Pod, Kind::Namespace, Kind::Node];
-        awaited.extend(kinds.map(|kind| Awaited::Objects(SourceName::Kubernetes, kind)));
-        until_cancelled(kubernetes::run(settings, feeds).boxed());
+        awaited.extend(settings.kinds().map(|kind| Awaited::Objects(SourceName::Kubernetes, kind)));
+        until_cancelled(kubernetes::run(settings, marks, feeds).boxed());
     }
     awaited
 }

@@ -1,4 +1,4 @@
-//! The API server as a source: the Pods of this node, all Namespaces, and this Node.
+//! The API server as a source: the Pods of this node, all Namespaces, this Node, and our own kinds.
 //!
 //! Owner of the client and of one watch a kind. Output: [`Change`]s; input: none but the API server. An API
 //! server that is away, silent, or refuses is waited for without end and never taken for a deletion. When
@@ -10,14 +10,15 @@ mod tests;
 mod view;
 mod watch;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use plainroute_config::{Namespace, Node, Pod};
+use plainroute_config::{BgpAdvertisement, BgpPeer, Egress, IpPool, Kind, Namespace, Node, Pod};
+use tokio::sync::watch::Sender;
 use tracing::{debug, warn};
 
 use super::{Change, Feed, Feeds, SourceName};
@@ -41,9 +42,14 @@ pub struct Settings {
     /// Ask for the first list as a stream of events, which costs the server and the agent less memory. Where the
     /// server does not know how, a plain list is asked for.
     pub streaming_lists: bool,
+    /// Take our own kinds from it too.
+    pub custom_resources: bool,
     /// How fast it goes.
     pub pace: Pace,
 }
+
+/// The latest state of the server that was seen, by kind: its resource version.
+pub type Marks = BTreeMap<Kind, u64>;
 
 /// How often the API server is asked again.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +61,8 @@ pub struct Pace {
     pub retry_min: Duration,
     /// The longest wait, before the random part.
     pub retry_max: Duration,
+    /// The wait beside that for a kind that the server does not have.
+    pub absent: Duration,
     /// For how long a watch must go well before its earlier trouble counts as over.
     pub settle: Duration,
 }
@@ -65,6 +73,7 @@ impl Default for Pace {
             watch_seconds: 25,
             retry_min: Duration::from_millis(500),
             retry_max: Duration::from_secs(5),
+            absent: Duration::from_secs(30),
             settle: Duration::from_secs(2),
         }
     }
@@ -86,19 +95,38 @@ impl Pace {
     }
 }
 
-/// Feeds the index until nobody listens any more.
-pub async fn run(settings: Settings, feeds: Feeds) {
+impl Settings {
+    /// The kinds that it delivers.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        let own = [Kind::BgpPeer, Kind::BgpAdvertisement, Kind::IpPool, Kind::Egress];
+        [Kind::Pod, Kind::Namespace, Kind::Node]
+            .into_iter()
+            .chain(own.into_iter().filter(|_| self.custom_resources))
+    }
+}
+
+/// Feeds the index until nobody listens any more. `marks`: what an earlier process saw goes in, what is seen comes out.
+pub async fn run(settings: Settings, marks: Sender<Marks>, feeds: Feeds) {
     let of_this_node = Some(format!("spec.nodeName={}", settings.node));
     let of_this_name = Some(format!("metadata.name={}", settings.node));
-    let mut pods = Watch::<Pod>::new(of_this_node, &settings, &feeds);
-    let mut namespaces = Watch::<Namespace>::new(None, &settings, &feeds);
-    let mut nodes = Watch::<Node>::new(of_this_name, &settings, &feeds);
+    let mut pods = Watch::<Pod>::new(of_this_node, &settings, &marks, &feeds);
+    let mut namespaces = Watch::<Namespace>::new(None, &settings, &marks, &feeds);
+    let mut nodes = Watch::<Node>::new(of_this_name, &settings, &marks, &feeds);
+    let mut peers = Watch::<BgpPeer>::new(None, &settings, &marks, &feeds);
+    let mut advertisements = Watch::<BgpAdvertisement>::new(None, &settings, &marks, &feeds);
+    let mut pools = Watch::<IpPool>::new(None, &settings, &marks, &feeds);
+    let mut egresses = Watch::<Egress>::new(None, &settings, &marks, &feeds);
+    let own = settings.custom_resources;
     while let Some((client, server)) = connected(&settings, &feeds).await {
         debug!(server, node = settings.node, "watching");
         let ended = tokio::select! {
             ended = pods.run(&client, &server) => ended,
             ended = namespaces.run(&client, &server) => ended,
             ended = nodes.run(&client, &server) => ended,
+            ended = peers.run(&client, &server), if own => ended,
+            ended = advertisements.run(&client, &server), if own => ended,
+            ended = pools.run(&client, &server), if own => ended,
+            ended = egresses.run(&client, &server), if own => ended,
         };
         match ended {
             Ended::Unheard => return,

@@ -1,7 +1,7 @@
 //! Where objects come from. Each source is a task that sends [`Change`]s into one bounded channel; the index
 //! merges them. A source never guesses: until it has seen a complete set it sends nothing that counts as in sync,
 //! and an error is told as a [`Change::Health`], never as a deletion.
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use plainroute_config::{Kind, Object, ObjectKey};
 use tokio::sync::mpsc;
@@ -45,10 +45,27 @@ pub enum Change {
         /// All objects of these kinds.
         objects: Vec<Object>,
     },
+    /// The complete set of one kind, from a source that was put back to an older state: what is missing was lost rather
+    /// than deleted.
+    Rewound {
+        /// The kind of which `objects` is all there is.
+        kind: Kind,
+        /// All objects of this kind.
+        objects: Vec<Object>,
+    },
     /// One object is new or has changed.
     Apply(Box<Object>),
     /// One object was positively deleted.
     Delete(ObjectKey),
+    /// The source has no such kind; nothing of it was deleted.
+    NoSuchKind(Kind),
+    /// All objects of one kind that are there and that cannot be read. What was known of them stays.
+    Refused {
+        /// The kind.
+        kind: Kind,
+        /// Each of them, and what is wrong with it.
+        objects: BTreeMap<ObjectKey, String>,
+    },
     /// The complete set of delivery records of the node.
     HostLinks(Vec<HostLink>),
     /// How the source is. Changes nothing in the index.

@@ -10,7 +10,7 @@ use std::{
 
 use plainroute_agent::{
     discovery::{Found, Gateway},
-    index::{Index, Snapshot},
+    index::{Index, Moment, Snapshot},
     plan::{Local, Plan, plan},
     source::{Change, Feed, HostLink, SourceName},
 };
@@ -31,9 +31,9 @@ pub(crate) fn complete(source: SourceName, objects: Vec<Object>) -> Feed {
 /// What an index says that knows exactly this.
 pub(crate) fn snapshot(files: Vec<Object>, cluster: Vec<Object>, links: Vec<HostLink>) -> Snapshot {
     let mut index = Index::new([]);
-    index.handle(complete(SourceName::Files, files));
-    index.handle(complete(SourceName::Kubernetes, cluster));
-    index.handle(Feed { source: SourceName::CniCache, change: Change::HostLinks(links) });
+    index.handle(complete(SourceName::Files, files), Moment::now());
+    index.handle(complete(SourceName::Kubernetes, cluster), Moment::now());
+    index.handle(Feed { source: SourceName::CniCache, change: Change::HostLinks(links) }, Moment::now());
     index.snapshot().expect("nothing is awaited")
 }
 

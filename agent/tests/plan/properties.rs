@@ -228,7 +228,10 @@ fn any_world() -> impl Strategy<Value = Vec<(SourceName, Object)>> {
 fn fed<'a>(world: impl IntoIterator<Item = &'a (SourceName, Object)>) -> Snapshot {
     let mut index = Index::new([]);
     for (source, object) in world {
-        index.handle(Feed { source: *source, change: Change::Apply(Box::new(object.clone())) });
+        index.handle(
+            Feed { source: *source, change: Change::Apply(Box::new(object.clone())) },
+            plainroute_agent::index::Moment::now(),
+        );
     }
     index.snapshot().expect("nothing is awaited")
 }

@@ -76,20 +76,55 @@ fn yes() -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Source {
-    /// Take Pods, Namespaces and the Node from the API server too; `{}` is enough inside a cluster. Absent: files
-    /// only. An object in both is taken from the file.
+    /// Take Pods, Namespaces, the Node and our own kinds from the API server too; `{}` is enough inside a cluster. Absent:
+    /// files only. An object in both is taken from the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesSource>,
 }
 
 /// How the API server is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesSource {
     /// A kubeconfig file. Absent: the service account of the agent's own Pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub kubeconfig: Option<PathBuf>,
+    /// Take BGPPeers, BGPAdvertisements, IPPools and Egresses from it. Without their CustomResourceDefinitions there are
+    /// none, which is said; turn this off where that is meant.
+    pub custom_resources: bool,
+    /// Which deletions are not believed at once.
+    pub deletions: Deletions,
+}
+
+/// How many objects of one kind may vanish from the API server before the rest is held: kept in force, and shown, until a
+/// person confirms (`plainroute held --confirm`). What was marked for deletion before, what has ended, and Pods that the
+/// node leads to no more do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Deletions {
+    /// So many within the window are always believed.
+    pub hold_above: Bounded<u32, 0, 1_000_000>,
+    /// And so many of a hundred that there are; 100 is all of them.
+    pub hold_above_percent: Bounded<u8, 0, 100>,
+    /// The window.
+    pub window_seconds: Bounded<u32, 1, 86400>,
+}
+
+impl Default for KubernetesSource {
+    fn default() -> Self {
+        KubernetesSource { kubeconfig: None, custom_resources: true, deletions: Deletions::default() }
+    }
+}
+
+impl Default for Deletions {
+    fn default() -> Self {
+        Deletions {
+            hold_above: Bounded::literal(5),
+            hold_above_percent: Bounded::literal(10),
+            window_seconds: Bounded::literal(60),
+        }
+    }
 }
 
 /// Where metrics are served.

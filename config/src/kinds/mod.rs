@@ -18,7 +18,7 @@ mod status;
 mod tcp_ao;
 
 pub use agent_config::{
-    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, KubernetesSource, Metrics, Readiness,
+    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, KubernetesSource, Metrics, Readiness,
     ReadinessSessions, Routing, Source,
 };
 pub use bgp_advertisement::{
@@ -61,6 +61,8 @@ pub mod annotation {
     pub const HOST_INTERFACE: &str = "plainroute.dev/host-interface";
     /// On a Node: its AS number.
     pub const ASN: &str = "plainroute.dev/asn";
+    /// On the namespace of the agents: deletions that were held until this time are confirmed, on every node.
+    pub const DELETIONS_CONFIRMED_UNTIL: &str = "plainroute.dev/deletions-confirmed-until";
     /// On a Node: its router ID.
     pub const ROUTER_ID: &str = "plainroute.dev/router-id";
 }

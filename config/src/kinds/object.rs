@@ -112,6 +112,23 @@ pub enum Object {
 }
 
 impl Object {
+    /// An object of the kind from its JSON, with every rule checked.
+    pub fn from_json(kind: Kind, json: &str) -> serde_json::Result<Object> {
+        Ok(match kind {
+            Kind::AgentConfig => Object::AgentConfig(serde_json::from_str(json)?),
+            Kind::BgpPeer => Object::BgpPeer(serde_json::from_str(json)?),
+            Kind::BgpAdvertisement => Object::BgpAdvertisement(serde_json::from_str(json)?),
+            Kind::IpPool => Object::IpPool(serde_json::from_str(json)?),
+            Kind::Egress => Object::Egress(serde_json::from_str(json)?),
+            Kind::Pod => Object::Pod(serde_json::from_str(json)?),
+            Kind::Namespace => Object::Namespace(serde_json::from_str(json)?),
+            Kind::Node => Object::Node(serde_json::from_str(json)?),
+            Kind::NodeState | Kind::IpBlock => {
+                return Err(serde::de::Error::custom(format!("{kind} is what agents write")));
+            }
+        })
+    }
+
     /// Its kind.
     pub const fn kind(&self) -> Kind {
         match self {

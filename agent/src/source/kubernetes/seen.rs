@@ -5,43 +5,45 @@
 use std::{borrow::Cow, fmt};
 
 use kube::{Resource, core::ObjectMeta};
-use plainroute_config::{Kind, Namespace, Node, Object, ObjectKey, Pod};
+use plainroute_config::{
+    BgpAdvertisement, BgpPeer, Egress, IpPool, Kind, Namespace, Node, Object, ObjectKey, Pod,
+};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
-/// A kind of the core API that is watched.
+/// A kind that is watched.
 pub(super) trait Watched: Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
+    /// The API group; empty for the core API.
+    const GROUP: &'static str;
+    const VERSION: &'static str;
     /// As in the API's paths.
     const PLURAL: &'static str;
 
     fn into_object(self) -> Object;
 }
 
-impl Watched for Pod {
-    const KIND: Kind = Kind::Pod;
-    const PLURAL: &'static str = "pods";
+macro_rules! watched {
+    ($($kind:ident: $group:literal $version:literal $plural:literal;)*) => {$(
+        impl Watched for $kind {
+            const KIND: Kind = Kind::$kind;
+            const GROUP: &'static str = $group;
+            const VERSION: &'static str = $version;
+            const PLURAL: &'static str = $plural;
 
-    fn into_object(self) -> Object {
-        Object::Pod(self)
-    }
+            fn into_object(self) -> Object {
+                self.into()
+            }
+        }
+    )*};
 }
-
-impl Watched for Namespace {
-    const KIND: Kind = Kind::Namespace;
-    const PLURAL: &'static str = "namespaces";
-
-    fn into_object(self) -> Object {
-        Object::Namespace(self)
-    }
-}
-
-impl Watched for Node {
-    const KIND: Kind = Kind::Node;
-    const PLURAL: &'static str = "nodes";
-
-    fn into_object(self) -> Object {
-        Object::Node(self)
-    }
+watched! {
+    Pod: "" "v1" "pods";
+    Namespace: "" "v1" "namespaces";
+    Node: "" "v1" "nodes";
+    BgpPeer: "plainroute.dev" "v1alpha1" "bgppeers";
+    BgpAdvertisement: "plainroute.dev" "v1alpha1" "bgpadvertisements";
+    IpPool: "plainroute.dev" "v1alpha1" "ippools";
+    Egress: "plainroute.dev" "v1alpha1" "egresses";
 }
 
 /// One object of the kind `T`, or why it is none.
@@ -59,6 +61,11 @@ impl<T: Watched> Seen<T> {
             namespace: self.metadata.namespace.clone(),
             name: self.metadata.name.clone().unwrap_or_default(),
         }
+    }
+
+    /// The state of the API server that it is of.
+    pub(super) fn version(&self) -> Option<u64> {
+        self.metadata.resource_version.as_ref()?.parse().ok()
     }
 }
 
@@ -96,11 +103,11 @@ impl<T: Watched> Resource for Seen<T> {
     }
 
     fn group(_: &()) -> Cow<'_, str> {
-        "".into()
+        T::GROUP.into()
     }
 
     fn version(_: &()) -> Cow<'_, str> {
-        "v1".into()
+        T::VERSION.into()
     }
 
     fn plural(_: &()) -> Cow<'_, str> {

@@ -9,15 +9,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, future, stream};
+use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use http_body_util::StreamBody;
 use hyper::{Request, Response, body::Frame};
 use kube::{Client, client::Body};
-use plainroute_config::{ObjectKey, Pod};
+use plainroute_config::{Kind, ObjectKey, Pod};
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 
-use super::{Pace, Settings, run, watch::Ended, watch::Watch};
+use super::{Marks, Pace, Settings, run, watch::Ended, watch::Watch};
 use crate::source::{Change, Feed};
 
 const SERVER: &str = "https://api.test";
@@ -96,11 +100,24 @@ fn initial_end() -> (&'static str, Value) {
 
 type Asked = Arc<Mutex<Vec<String>>>;
 
-fn client(script: Vec<Answer>) -> (Client, Asked) {
+/// How the server says what state it is in, each time that it is asked for that and nothing else; by default, one that
+/// never went back.
+fn client(script: Vec<Answer>, states: Vec<u64>) -> (Client, Asked) {
     let script = Arc::new(Mutex::new(VecDeque::from(script)));
+    let states = Arc::new(Mutex::new(VecDeque::from(states)));
     let asked = Asked::default();
     let log = Arc::clone(&asked);
     let service = tower::service_fn(move |request: Request<Body>| {
+        if request.uri().query().is_some_and(|query| query.contains("limit=1&") || query.ends_with("limit=1"))
+        {
+            let state = states.lock().unwrap().pop_front().unwrap_or(1000);
+            let metadata = json!({ "resourceVersion": state.to_string() });
+            let kind = "PartialObjectMetadataList";
+            let line =
+                json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": [] });
+            let answer = Answer { code: 200, lines: vec![line], open: false, after: Duration::ZERO };
+            return future::ready(Ok::<_, Infallible>(response(answer))).left_future();
+        }
         log.lock().unwrap().push(request.uri().to_string());
         let answer = script.lock().unwrap().pop_front();
         async move {
@@ -112,6 +129,7 @@ fn client(script: Vec<Answer>) -> (Client, Asked) {
                 None => future::pending().await,
             }
         }
+        .right_future()
     });
     (Client::new(service, "default"), asked)
 }
@@ -127,8 +145,10 @@ fn response(
 
 fn settings() -> Settings {
     let (retry_min, retry_max) = (Duration::from_millis(1), Duration::from_millis(5));
-    let pace = Pace { watch_seconds: 60, retry_min, retry_max, settle: Duration::from_millis(20) };
-    Settings { kubeconfig: None, node: "node-a".to_owned(), streaming_lists: false, pace }
+    let settle = Duration::from_millis(20);
+    let pace = Pace { watch_seconds: 60, retry_min, retry_max, absent: Duration::ZERO, settle };
+    let node = "node-a".to_owned();
+    Settings { kubeconfig: None, node, streaming_lists: false, custom_resources: false, pace }
 }
 
 /// A watch of Pods at work.
@@ -136,6 +156,7 @@ struct Rig {
     feeds: mpsc::Receiver<Feed>,
     watch: JoinHandle<Ended>,
     asked: Asked,
+    marks: watch::Receiver<Marks>,
 }
 
 impl Rig {
@@ -148,13 +169,18 @@ impl Rig {
     }
 
     fn with(settings: Settings, script: Vec<Answer>) -> Self {
-        let (client, asked) = client(script);
+        Self::with_states(settings, script, Vec::new(), Marks::new())
+    }
+
+    fn with_states(settings: Settings, script: Vec<Answer>, states: Vec<u64>, marks: Marks) -> Self {
+        let (client, asked) = client(script, states);
         let (sender, feeds) = mpsc::channel(16);
+        let (marks_out, marks) = watch::channel(marks);
         let watch = tokio::spawn(async move {
             let fields = Some("spec.nodeName=node-a".to_owned());
-            Watch::<Pod>::new(fields, &settings, &sender).run(&client, SERVER).await
+            Watch::<Pod>::new(fields, &settings, &marks_out, &sender).run(&client, SERVER).await
         });
-        Self { feeds, watch, asked }
+        Self { feeds, watch, asked, marks }
     }
 
     async fn tells(&mut self, expected: &[&str]) {
@@ -193,6 +219,15 @@ fn written(change: &Change) -> String {
         }
         Change::Apply(object) => format!("{} is there", named(&object.key())),
         Change::Delete(key) => format!("{} is gone", named(key)),
+        Change::Rewound { kind, objects } => {
+            let names: Vec<_> = objects.iter().map(|object| named(&object.key())).collect();
+            format!("{kind:?} went back to [{}]", names.join(" "))
+        }
+        Change::NoSuchKind(kind) => format!("{kind:?} is not known"),
+        Change::Refused { kind, objects } => {
+            let names: Vec<_> = objects.keys().map(named).collect();
+            format!("{kind:?} refused: [{}]", names.join(" "))
+        }
         Change::HostLinks(_) => "host links".to_owned(),
         Change::Health { kind, problem: Some(problem) } => format!("{kind:?} trouble: {problem}"),
         Change::Health { kind, problem: None } => format!("{kind:?} well"),
@@ -268,25 +303,67 @@ async fn a_kind_that_may_be_listed_but_not_watched_is_not_well_in_between() {
 async fn an_object_that_cannot_be_read_spoils_nothing() {
     let first = [list(&[pod("a"), unreadable("b")]), events(&[("MODIFIED", unreadable("a"))])];
     let mut rig = Rig::new([&first[..], &[]].concat());
-    rig.tells(&["[Pod] are [erp/a]"]).await;
+    rig.tells(&["Pod refused: [erp/b]", "[Pod] are [erp/a]"]).await;
     let trouble = next(&mut rig.feeds).await;
     assert!(
         trouble.starts_with("Some(Pod) trouble: https://api.test: pods: erp/b cannot be read:"),
         "{trouble}"
     );
+    rig.tells(&["Pod refused: [erp/a erp/b]"]).await;
     let trouble = next(&mut rig.feeds).await;
     assert!(trouble.contains("erp/a cannot be read") && trouble.contains("(and 1 more)"), "{trouble}");
     rig.tells_no_more().await;
 }
 
 #[tokio::test]
-async fn a_list_with_an_unreadable_object_deletes_nothing() {
+async fn an_object_that_became_unreadable_is_told_before_the_list_that_lacks_it() {
     let then = [list(&[pod("c"), unreadable("b")]), expired(), list(&[pod("c")]), events(&[])];
     let mut rig = Rig::new([&[list(&[pod("a"), pod("b")]), expired()], &then[..]].concat());
-    rig.tells(&["[Pod] are [erp/a erp/b]", "erp/c is there"]).await;
+    rig.tells(&["[Pod] are [erp/a erp/b]", "Pod refused: [erp/b]", "[Pod] are [erp/c]"]).await;
     assert!(next(&mut rig.feeds).await.contains("erp/b cannot be read"));
-    rig.tells(&["[Pod] are [erp/c]", "Some(Pod) well"]).await;
+    rig.tells(&["Pod refused: []", "[Pod] are [erp/c]", "Some(Pod) well"]).await;
     rig.tells_no_more().await;
+}
+
+#[tokio::test]
+async fn a_server_that_went_back_is_told_as_such_once() {
+    let again = [expired(), list(&[]), expired(), list(&[]), events(&[])];
+    let mut rig = Rig::with_states(
+        settings(),
+        [&[list(&[pod("a")])], &again[..]].concat(),
+        vec![40, 39, 39],
+        Marks::new(),
+    );
+    rig.tells(&["[Pod] are [erp/a]", "Pod went back to []", "[Pod] are []"]).await;
+    assert_eq!(rig.marks.borrow()[&Kind::Pod], 39);
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_saw_counts_too() {
+    let marks = |mark| Marks::from([(Kind::Pod, mark)]);
+    let script = || vec![list(&[pod("a")]), events(&[("ADDED", pod("b"))])];
+    for (mark, told) in [(41, "Pod went back to [erp/a]"), (40, "[Pod] are [erp/a]")] {
+        let mut rig = Rig::with_states(settings(), script(), vec![40], marks(mark));
+        rig.tells(&[told, "erp/b is there"]).await;
+    }
+    // An event raises it as well: that of `b` is of state 11.
+    let mut rig = Rig::with_states(settings(), script(), vec![5], Marks::new());
+    rig.tells(&["[Pod] are [erp/a]", "erp/b is there"]).await;
+    assert_eq!(rig.marks.borrow()[&Kind::Pod], 11);
+}
+
+#[tokio::test]
+async fn a_kind_that_the_server_lacks_is_no_list_without_objects() {
+    let script = vec![list(&[pod("a")]), expired(), refused(404, "no"), list(&[pod("a")]), events(&[])];
+    let mut rig = Rig::new(script);
+    rig.tells(&[
+        "[Pod] are [erp/a]",
+        "Pod is not known",
+        "Some(Pod) trouble: https://api.test: pods: the server does not know v1",
+        "[Pod] are [erp/a]",
+        "Some(Pod) well",
+    ])
+    .await;
 }
 
 #[tokio::test]
@@ -333,7 +410,11 @@ async fn it_waits_for_its_configuration_and_for_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let kubeconfig = directory.path().join("kubeconfig");
     let (sender, mut feeds) = mpsc::channel(16);
-    let source = tokio::spawn(run(Settings { kubeconfig: Some(kubeconfig.clone()), ..settings() }, sender));
+    let source = tokio::spawn(run(
+        Settings { kubeconfig: Some(kubeconfig.clone()), ..settings() },
+        watch::Sender::default(),
+        sender,
+    ));
     let problem = next(&mut feeds).await;
     assert!(problem.starts_with("None trouble: no usable Kubernetes client configuration:"), "{problem}");
     assert!(problem.contains(kubeconfig.to_str().unwrap()), "{problem}");

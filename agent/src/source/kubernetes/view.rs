@@ -39,6 +39,7 @@ impl<T: Watched> View<T> {
         Some(format!("{namespace}{} cannot be read: {why}{others}; what was known of it stays", key.name))
     }
 
+    /// Takes an event; one of a list changes nothing before [`View::handle_list`].
     pub(super) fn handle(&mut self, event: Event<Seen<T>>) -> Vec<Change> {
         match event {
             Event::Init => {
@@ -49,42 +50,56 @@ impl<T: Watched> View<T> {
                 self.list.push(seen);
                 Vec::new()
             }
-            Event::InitDone => self.handle_list(),
+            Event::InitDone => self.handle_list(false),
             Event::Apply(seen) => {
-                self.read(seen).map(|object| Change::Apply(Box::new(object))).into_iter().collect()
+                let key = seen.key();
+                match self.read(seen) {
+                    Ok(object) => {
+                        let mut changes = vec![Change::Apply(Box::new(object))];
+                        changes.extend(self.unreadable.remove(&key).map(|_| self.refused()));
+                        changes
+                    }
+                    Err(why) => {
+                        let news = self.unreadable.get(&key) != Some(&why);
+                        self.unreadable.insert(key, why);
+                        news.then(|| self.refused()).into_iter().collect()
+                    }
+                }
             }
             Event::Delete(seen) => {
                 let key = seen.key();
-                self.unreadable.remove(&key);
-                vec![Change::Delete(key)]
+                let refused = self.unreadable.remove(&key).map(|_| self.refused());
+                refused.into_iter().chain([Change::Delete(key)]).collect()
             }
         }
     }
 
-    fn handle_list(&mut self) -> Vec<Change> {
-        self.unreadable.clear();
-        let list = std::mem::take(&mut self.list);
-        let objects: Vec<Object> = list.into_iter().filter_map(|seen| self.read(seen)).collect();
-        // An object that cannot be read is not one that is gone. What it was before is not known here, so this list
-        // must not delete; the next one that can be read as a whole does.
-        if self.synced && !self.unreadable.is_empty() {
-            return objects.into_iter().map(|object| Change::Apply(Box::new(object))).collect();
+    /// The list is complete. `rewound`: the server that it comes from was put back to an older state.
+    pub(super) fn handle_list(&mut self, rewound: bool) -> Vec<Change> {
+        let before = std::mem::take(&mut self.unreadable);
+        let mut objects = Vec::new();
+        for seen in std::mem::take(&mut self.list) {
+            let key = seen.key();
+            match self.read(seen) {
+                Ok(object) => objects.push(object),
+                Err(why) => drop(self.unreadable.insert(key, why)),
+            }
         }
         self.synced = true;
-        vec![Change::Replace { kinds: vec![T::KIND], objects }]
+        let list = match rewound {
+            true => Change::Rewound { kind: T::KIND, objects },
+            false => Change::Replace { kinds: vec![T::KIND], objects },
+        };
+        // First what cannot be read: it is not gone.
+        let refused = (before != self.unreadable).then(|| self.refused());
+        refused.into_iter().chain([list]).collect()
     }
 
-    fn read(&mut self, seen: Seen<T>) -> Option<Object> {
-        let key = seen.key();
-        match seen.object {
-            Ok(object) => {
-                self.unreadable.remove(&key);
-                Some(object.into_object())
-            }
-            Err(why) => {
-                self.unreadable.insert(key, why);
-                None
-            }
-        }
+    fn refused(&self) -> Change {
+        Change::Refused { kind: T::KIND, objects: self.unreadable.clone() }
+    }
+
+    fn read(&self, seen: Seen<T>) -> Result<Object, String> {
+        seen.object.map(Watched::into_object)
     }
 }

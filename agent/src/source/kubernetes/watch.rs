@@ -1,22 +1,27 @@
 //! The watch of one kind: it keeps asking, and tells what it sees and how it fares.
 //!
 //! Between a list and the next one the server tells every change. After any failure the kind is listed anew, so a
-//! missed event heals by itself and an API server that was restored from a backup is followed.
+//! missed event heals by itself. Each list is held against the latest state of the server that was ever seen, so that one
+//! restored from a backup is told as such.
 
 use std::{io, pin::pin};
 
 use backon::ExponentialBackoff;
 use futures::StreamExt as _;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
+    api::ListParams,
     core::Status,
     runtime::watcher::{self, Event, watcher},
 };
-use tokio::time::{Instant, error::Elapsed, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, error::Elapsed, sleep, sleep_until},
+};
 use tracing::{debug, info, warn};
 
 use super::{
-    Pace, Settings,
+    Marks, Pace, Settings,
     seen::{Seen, Watched},
     view::View,
 };
@@ -28,6 +33,7 @@ pub(super) struct Watch<'a, T> {
     fields: Option<String>,
     streaming_lists: bool,
     pace: Pace,
+    marks: &'a watch::Sender<Marks>,
     feeds: &'a Feeds,
     view: View<T>,
     health: Health,
@@ -52,6 +58,8 @@ enum Stop {
     Expired,
     /// The server does not stream lists.
     NotStreamed,
+    /// The server does not have the kind.
+    NoSuchKind,
     Failed(String),
 }
 
@@ -59,10 +67,15 @@ enum Stop {
 struct Unheard;
 
 impl<'a, T: Watched> Watch<'a, T> {
-    pub(super) fn new(fields: Option<String>, settings: &Settings, feeds: &'a Feeds) -> Self {
+    pub(super) fn new(
+        fields: Option<String>,
+        settings: &Settings,
+        marks: &'a watch::Sender<Marks>,
+        feeds: &'a Feeds,
+    ) -> Self {
         let Settings { streaming_lists, pace, .. } = *settings;
         let (view, health) = (View::new(), Health::default());
-        Self { fields, streaming_lists, pace, feeds, view, health, backoff: pace.backoff() }
+        Self { fields, streaming_lists, pace, marks, feeds, view, health, backoff: pace.backoff() }
     }
 
     /// Watches until it cannot go on with this client.
@@ -70,6 +83,7 @@ impl<'a, T: Watched> Watch<'a, T> {
         loop {
             let stop = self.follow(client, server).await;
             let unauthorized = stop == Stop::Unauthorized;
+            let absent = stop == Stop::NoSuchKind;
             let failure = match stop {
                 Stop::Unheard => return Ended::Unheard,
                 Stop::Unauthorized => "the credentials are refused".to_owned(),
@@ -83,13 +97,22 @@ impl<'a, T: Watched> Watch<'a, T> {
                     self.streaming_lists = false;
                     continue;
                 }
+                Stop::NoSuchKind => {
+                    if self.tell(Change::NoSuchKind(T::KIND)).await.is_err() {
+                        return Ended::Unheard;
+                    }
+                    format!("the server does not know {}", Seen::<T>::api_version(&()))
+                }
                 Stop::Failed(why) => why,
             };
             self.health.trouble = Some(failure);
             if self.tell_health(server).await.is_err() {
                 return Ended::Unheard;
             }
-            sleep(self.pace.wait(&mut self.backoff)).await;
+            let wait = self.pace.wait(&mut self.backoff);
+            // That it was never installed is no outage: nobody is in a hurry.
+            let known = self.view.synced() || !absent;
+            sleep(if known { wait } else { wait + self.pace.absent }).await;
             if unauthorized {
                 return Ended::Unauthorized;
             }
@@ -132,7 +155,18 @@ impl<'a, T: Watched> Watch<'a, T> {
                 }
                 Event::InitApply(_) | Event::Apply(_) | Event::Delete(_) => {}
             }
-            for change in self.view.handle(event) {
+            let changes = match &event {
+                Event::InitDone => match self.is_rewound(client).await {
+                    Ok(rewound) => self.view.handle_list(rewound),
+                    Err(error) => return stop_by(&error, false),
+                },
+                Event::InitApply(_) | Event::Init => self.view.handle(event),
+                Event::Apply(seen) | Event::Delete(seen) => {
+                    self.raise_mark(seen.version());
+                    self.view.handle(event)
+                }
+            };
+            for change in changes {
                 if self.tell(change).await.is_err() {
                     return Stop::Unheard;
                 }
@@ -141,6 +175,36 @@ impl<'a, T: Watched> Watch<'a, T> {
                 return Stop::Unheard;
             }
         }
+    }
+
+    /// Whether the server has forgotten what was seen of this kind, and so was put back to an older state. Its resource
+    /// versions only ever grow; they are numbers that can be compared (KEP-5504).
+    async fn is_rewound(&self, client: &Client) -> Result<bool, kube::Error> {
+        let seen = self.marks.borrow().get(&T::KIND).copied();
+        let mut params = ListParams::default().limit(1);
+        params.field_selector.clone_from(&self.fields);
+        let now = Api::<Seen<T>>::all(client.clone()).list_metadata(&params).await?;
+        let now: Option<u64> = now.metadata.resource_version.and_then(|version| version.parse().ok());
+        let rewound = now.zip(seen).is_some_and(|(now, seen)| now < seen);
+        if rewound {
+            warn!(kind = T::PLURAL, ?now, ?seen, "the API server went back to an older state");
+        }
+        self.marks.send_modify(|marks| {
+            if let Some(now) = now {
+                marks.insert(T::KIND, now);
+            }
+        });
+        Ok(rewound)
+    }
+
+    fn raise_mark(&self, version: Option<u64>) {
+        let Some(version) = version else { return };
+        self.marks.send_if_modified(|marks| {
+            let mark = marks.entry(T::KIND).or_default();
+            let higher = version > *mark;
+            *mark = version.max(*mark);
+            higher
+        });
     }
 
     fn config(&self) -> watcher::Config {
@@ -186,18 +250,21 @@ struct Health {
 
 /// What an error means. `streaming`: it answers the wish for a streamed list.
 fn stop(error: &watcher::Error, streaming: bool) -> Stop {
-    use kube::Error::Api;
     match error {
-        watcher::Error::InitialListFailed(Api(status))
-        | watcher::Error::WatchStartFailed(Api(status))
-        | watcher::Error::WatchFailed(Api(status))
-        | watcher::Error::WatchError(status) => refusal(status, streaming),
+        watcher::Error::WatchError(status) => refusal(status, streaming),
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => Stop::Failed(innermost(error)),
+        | watcher::Error::WatchFailed(error) => stop_by(error, streaming),
         watcher::Error::NoResourceVersion => {
             Stop::Failed("the server's answer has no resource version".to_owned())
         }
+    }
+}
+
+fn stop_by(error: &kube::Error, streaming: bool) -> Stop {
+    match error {
+        kube::Error::Api(status) => refusal(status, streaming),
+        error => Stop::Failed(innermost(error)),
     }
 }
 
@@ -205,7 +272,7 @@ fn refusal(status: &Status, streaming: bool) -> Stop {
     match status.code {
         401 => Stop::Unauthorized,
         403 => Stop::Failed(format!("not allowed: {}", status.message)),
-        404 => Stop::Failed("the server does not know this kind".to_owned()),
+        404 => Stop::NoSuchKind,
         410 => Stop::Expired,
         400 | 422 if streaming => Stop::NotStreamed,
         code => Stop::Failed(format!("the server answers {code}: {}", status.message)),

@@ -1,0 +1,124 @@
+//! What the main task does about an API server that does not answer, or whose deletions are not believed.
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use plainroute_config::{ObjectKey, annotation};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    index::{Held, Index, LastGood, Moment, Snapshot},
+    last_good::Told,
+    source::SourceName,
+};
+
+/// How long the API server may take for its first answer before what an earlier process knew is in force.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The main task's side of it. Absent where there is no API server.
+pub(super) struct ApiServer {
+    told: watch::Sender<Told>,
+    fall_back_at: Option<Instant>,
+    /// The namespace that the agent runs in.
+    namespace: Option<String>,
+    /// What was held when it was last looked at.
+    held: BTreeMap<ObjectKey, Held>,
+    node_gone: bool,
+}
+
+impl ApiServer {
+    pub(super) fn new(told: watch::Sender<Told>, namespace: Option<String>) -> ApiServer {
+        let fall_back_at = Some(Instant::now() + PATIENCE);
+        ApiServer { told, fall_back_at, namespace, held: BTreeMap::new(), node_gone: false }
+    }
+
+    /// When [`ApiServer::handle_timeout`] wants to be called.
+    pub(super) fn poll_timeout(&self, index: &Index) -> Option<Instant> {
+        self.fall_back_at.into_iter().chain(index.poll_timeout()).min()
+    }
+
+    /// Time has passed; true where the snapshot is another.
+    pub(super) fn handle_timeout(&mut self, index: &mut Index, now: Moment) -> bool {
+        let mut changed = index.handle_timeout(now);
+        if self.fall_back_at.take_if(|at| *at <= now.instant).is_some() && index.awaits_api_server() {
+            changed |= index.fall_back();
+            if let Some((kinds, from)) = index.restored() {
+                let kinds: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+                warn!(%from, ?kinds, "the API server does not answer; what it said last is in force");
+            }
+        }
+        changed
+    }
+
+    /// Looks at what has come of changes; true where the snapshot is another again.
+    pub(super) fn handle_index(&mut self, index: &mut Index) -> bool {
+        let changed = match self.confirmed_until(index.snapshot()) {
+            Some(until) => index.confirm(|_, held| held.since <= until),
+            None => false,
+        };
+        self.journal(index);
+        let heard = !index.problems().any(|(source, ..)| source == SourceName::Kubernetes);
+        self.told.send_if_modified(|told| {
+            let kept = index.last_good(Timestamp::now());
+            let same = |old: &Arc<LastGood>, new: &LastGood| {
+                let one = old.objects.iter().zip(&new.objects).all(|(old, new)| Arc::ptr_eq(old, new));
+                one && old.objects.len() == new.objects.len() && old.held == new.held
+            };
+            let is_new = match (&told.kept, &kept) {
+                (Some(old), Some(new)) => !same(old, new),
+                (_, new) => new.is_some(),
+            };
+            told.heard = heard;
+            if is_new {
+                told.kept = kept.map(Arc::new);
+            }
+            is_new
+        });
+        changed
+    }
+
+    /// Until when deletions are confirmed for all agents at once: an annotation on the namespace that they run in.
+    fn confirmed_until(&self, snapshot: Option<Snapshot>) -> Option<Timestamp> {
+        let snapshot = snapshot?;
+        let namespace = snapshot.namespace(self.namespace.as_deref()?)?;
+        namespace.metadata.annotation(annotation::DELETIONS_CONFIRMED_UNTIL)?.parse().ok()
+    }
+
+    fn journal(&mut self, index: &Index) {
+        let held = index.held();
+        if *held != self.held {
+            let new: Vec<String> =
+                held.keys().filter(|key| !self.held.contains_key(*key)).map(ToString::to_string).collect();
+            if let Some((_, first)) = held.iter().find(|(key, _)| !self.held.contains_key(*key)) {
+                let reason = first.reason.message();
+                let some = &new[..new.len().min(10)];
+                warn!(
+                    count = new.len(),
+                    objects = ?some,
+                    "{reason}: these objects are kept until somebody confirms (plainroute held)"
+                );
+            } else {
+                info!(held = held.len(), "fewer deletions are held");
+            }
+            self.held.clone_from(held);
+        }
+        if index.node_gone() && !self.node_gone {
+            warn!("the Node was deleted; the sessions stay, and each Pod's route until its Pod is gone");
+        }
+        self.node_gone = index.node_gone();
+    }
+}
+
+/// The namespace that this process runs in, where it runs in a Pod.
+pub(super) fn own_namespace() -> Option<String> {
+    let of_the_account = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+    let named = std::env::var("POD_NAMESPACE").ok();
+    named
+        .or_else(|| std::fs::read_to_string(of_the_account).ok())
+        .map(|namespace| namespace.trim().to_owned())
+        .filter(|namespace| !namespace.is_empty())
+}

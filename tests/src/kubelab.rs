@@ -8,6 +8,7 @@
 
 pub mod controllers;
 mod credentials;
+mod custom;
 pub mod objects;
 mod process;
 mod relay;

@@ -70,7 +70,8 @@ async fn a_password_follows_its_secret_and_outlives_an_outage() -> Result<()> {
     let (known_out, mut known) = watch::channel(Arc::default());
     let pace = Pace { watch_seconds: 5, ..Pace::default() };
     let kubeconfig = Some(api.kubeconfig_of("agent"));
-    let settings = Settings { kubeconfig, node: "node-a".to_owned(), streaming_lists: true, pace };
+    let node = "node-a".to_owned();
+    let settings = Settings { kubeconfig, node, streaming_lists: true, custom_resources: false, pace };
     let source = tokio::spawn(Secrets::new(wanted_in, known_out, Some(settings)).run());
 
     let is = |text: &'static str| {

@@ -15,7 +15,7 @@ use plainroute_config::{Kind, Object, ObjectKey, Pod};
 use plainroute_tests::kubelab::objects::TestPod;
 use plainroute_tests::kubelab::{ApiServer, Options, User};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -29,20 +29,33 @@ struct Mirror {
     problems: BTreeMap<Option<Kind>, String>,
     lists: BTreeMap<Kind, usize>,
     gone: Vec<String>,
+    unknown: Vec<Kind>,
+    refused: BTreeMap<Kind, BTreeMap<ObjectKey, String>>,
 }
 
 impl Mirror {
     fn start(kubeconfig: PathBuf, streaming_lists: bool, pace: Pace) -> Self {
-        let settings =
-            Settings { kubeconfig: Some(kubeconfig), node: "node-a".into(), streaming_lists, pace };
+        let settings = Settings {
+            kubeconfig: Some(kubeconfig),
+            node: "node-a".into(),
+            streaming_lists,
+            custom_resources: false,
+            pace,
+        };
+        Self::with(settings)
+    }
+
+    fn with(settings: Settings) -> Self {
         let (sender, feeds) = mpsc::channel(16);
         Self {
             feeds,
-            source: tokio::spawn(kubernetes::run(settings, sender)),
+            source: tokio::spawn(kubernetes::run(settings, watch::Sender::default(), sender)),
             objects: BTreeMap::new(),
             problems: BTreeMap::new(),
             lists: BTreeMap::new(),
             gone: Vec::new(),
+            unknown: Vec::new(),
+            refused: BTreeMap::new(),
         }
     }
 
@@ -71,6 +84,9 @@ impl Mirror {
             Change::Health { kind, problem: None } => {
                 self.problems.remove(&kind);
             }
+            Change::NoSuchKind(kind) => self.unknown.push(kind),
+            Change::Refused { kind, objects } => drop(self.refused.insert(kind, objects)),
+            Change::Rewound { kind, .. } => panic!("the server never went back: {kind}"),
             Change::HostLinks(links) => panic!("not from the API server: {links:?}"),
         }
     }
@@ -280,4 +296,44 @@ async fn a_server_without_streamed_lists_is_listed_plainly() -> Result<()> {
     assert_eq!(mirror.pod_names(), ["ledger"]);
     api.delete_pod("erp", "ledger").await?;
     mirror.until("the deletion", |mirror| mirror.gone == ["Pod/erp/ledger"]).await
+}
+
+/// A BGPPeer as a user writes it.
+fn bgp_peer(name: &str, asn: u32) -> serde_json::Value {
+    json!({
+        "apiVersion": "plainroute.dev/v1alpha1",
+        "kind": "BGPPeer",
+        "metadata": { "name": name },
+        "spec": { "localASN": 64512, "peerASN": asn, "peerAddress": "192.0.2.1" },
+    })
+}
+
+#[tokio::test]
+async fn our_own_kinds_come_from_it_once_it_knows_them_and_stay_when_it_forgets_them() -> Result<()> {
+    let api = cluster(Options::default()).await?;
+    let pace = Pace { absent: Duration::ZERO, ..Pace::default() };
+    let mut mirror = Mirror::with(Settings {
+        kubeconfig: Some(api.kubeconfig()),
+        node: "node-a".into(),
+        streaming_lists: true,
+        custom_resources: true,
+        pace,
+    });
+    mirror.until("that there are no such kinds", |mirror| mirror.unknown.len() >= 4).await?;
+    mirror.until("the other kinds", |mirror| mirror.lists.len() == 3).await?;
+    let problem = &mirror.problems[&Some(Kind::BgpPeer)];
+    ensure!(problem.ends_with("bgppeers: the server does not know plainroute.dev/v1alpha1"), "{problem}");
+
+    api.install_crds().await?;
+    mirror.until("every kind", |mirror| mirror.lists.len() == 7 && mirror.problems.is_empty()).await?;
+    api.apply(bgp_peer("tor-a", 64600)).await?;
+    api.apply(bgp_peer("tor-b", 64601)).await?;
+    let peers = |mirror: &Mirror| mirror.objects.keys().filter(|key| key.kind == Kind::BgpPeer).count();
+    mirror.until("both peers", |mirror| peers(mirror) == 2).await?;
+
+    // Not deleted with its kind: that is for the index to judge, which is told so.
+    mirror.unknown.clear();
+    api.delete_crd("bgppeers.plainroute.dev").await?;
+    mirror.until("that the kind is gone", |mirror| mirror.unknown.contains(&Kind::BgpPeer)).await?;
+    Ok(())
 }

@@ -16,12 +16,16 @@ use crate::{
     source::SourceName,
 };
 
-/// How long the API server may take for its first answer before what an earlier process knew is in force.
+/// How long the API server may take for its first answer before what an earlier process knew is in force; the peers wait
+/// for it meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where it is known that something is wrong.
+const PATIENCE_WITH_TROUBLE: Duration = Duration::from_secs(1);
 
 /// The main task's side of it. Absent where there is no API server.
 pub(super) struct ApiServer {
     told: watch::Sender<Told>,
+    started: Instant,
     fall_back_at: Option<Instant>,
     /// The namespace that the agent runs in.
     namespace: Option<String>,
@@ -32,8 +36,9 @@ pub(super) struct ApiServer {
 
 impl ApiServer {
     pub(super) fn new(told: watch::Sender<Told>, namespace: Option<String>) -> ApiServer {
-        let fall_back_at = Some(Instant::now() + PATIENCE);
-        ApiServer { told, fall_back_at, namespace, held: BTreeMap::new(), node_gone: false }
+        let started = Instant::now();
+        let fall_back_at = Some(started + PATIENCE);
+        ApiServer { told, started, fall_back_at, namespace, held: BTreeMap::new(), node_gone: false }
     }
 
     /// When [`ApiServer::handle_timeout`] wants to be called.
@@ -62,6 +67,9 @@ impl ApiServer {
         };
         self.journal(index);
         let heard = !index.problems().any(|(source, ..)| source == SourceName::Kubernetes);
+        if !heard {
+            self.fall_back_at = self.fall_back_at.map(|at| at.min(self.started + PATIENCE_WITH_TROUBLE));
+        }
         self.told.send_if_modified(|told| {
             let kept = index.last_good(Timestamp::now());
             let same = |old: &Arc<LastGood>, new: &LastGood| {

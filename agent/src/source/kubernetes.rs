@@ -13,12 +13,15 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use hyper::{Request, Uri};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use plainroute_config::{BgpAdvertisement, BgpPeer, Egress, IpPool, Kind, Namespace, Node, Pod};
 use tokio::sync::watch::Sender;
+use tower::util::MapRequestLayer;
 use tracing::{debug, warn};
 
 use super::{Change, Feed, Feeds, SourceName};
@@ -179,5 +182,23 @@ pub(super) async fn connect(
     // Trying again is this source's own business, and so is telling of it.
     config.default_retry = false;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    Ok((Client::try_from(config)?, server))
+    let client = ClientBuilder::try_from(config)?.with_layer(&MapRequestLayer::new(most_recent)).build();
+    Ok((client, server))
+}
+
+/// A streamed list is asked for from version 0, which is whatever the server's cache holds, and that of a server that was
+/// cut off for a while lacks what was seen already. Without a version it is the most recent state, as of a plain list.
+fn most_recent<B>(mut request: Request<B>) -> Request<B> {
+    let uri = request.uri();
+    let Some(query) = uri.query().filter(|query| query.contains("sendInitialEvents=true")) else {
+        return request;
+    };
+    let kept: Vec<_> = query.split('&').filter(|part| *part != "resourceVersion=0").collect();
+    let path_and_query = format!("{}?{}", uri.path(), kept.join("&"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = path_and_query.parse().ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
 }

@@ -6,10 +6,10 @@
 //! What the suite claims of an API server that is away:
 //! - An agent that runs changes nothing: no withdrawal, no announcement, for however long it lasts
 //!   (`PLAINROUTE_OUTAGE_SECONDS`, 20 by default). Afterwards what changed meanwhile arrives, and only that.
-//! - An agent that is restarted then knows nothing, so it says nothing: no End-of-RIB, which alone would have the ToR drop
-//!   what was not sent again. The ToR keeps the routes for the restart time that the agent had offered, and the kernel
-//!   keeps the paths, so packets go on. It does *not* keep them longer: an outage of the API server that an agent's
-//!   restart meets and that outlasts `gracefulRestart.restartTimeSeconds` takes the node's Pods off the network.
+//! - An agent that is restarted then goes by what the API server said last, from a file: no route goes, however long it
+//!   lasts. Without the file, or with one that is damaged, it knows nothing, so it says nothing: no End-of-RIB, which alone
+//!   would have the ToR drop what was not sent again. The ToR keeps the routes for the restart time that the agent had
+//!   offered, and the kernel keeps the paths; then the node's Pods are off the network.
 //! - An API server that has just come back may refuse what it will allow a moment later, before it has read its roles. That
 //!   too is ignorance and changes nothing.
 //! - A ToR without graceful restart drops a restarting agent's routes at once, whatever the API server does.
@@ -25,6 +25,7 @@ use anyhow::{Result, ensure};
 use cluster::{A, B, Cluster, HOLD_TIME, Scene, erp_pod};
 use plainroute_tests::kubelab::objects::TestPod;
 use plainroute_tests::netns::wait_until;
+use plainroute_tests::routers::Router as _;
 use serde_json::{Value, json};
 use watcher::Watcher;
 
@@ -230,7 +231,7 @@ async fn an_outage_of_the_api_server_withdraws_nothing_and_what_changed_arrives_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_agent_that_starts_without_an_api_server_says_nothing_until_it_knows() -> Result<()> {
+async fn an_agent_that_starts_without_an_api_server_goes_by_what_it_said_last_or_says_nothing() -> Result<()> {
     // node-a asks the ToR to wait for it as long as an upgrade may take, node-b hardly at all.
     let scene = Scene { restart_time: [120, 4], ..Scene::default() };
     let mut lab = Cluster::without_agents(scene).await?;
@@ -257,21 +258,24 @@ async fn an_agent_that_starts_without_an_api_server_says_nothing_until_it_knows(
     let all = [("10.20.0.1", A), ("10.20.0.2", A), ("10.20.0.3", B)];
     lab.time_routes("the API server's first appearance", cause, &all)?;
 
-    // Now a restart that meets an outage.
+    // Now a restart that meets an outage. node-a has what the API server said last, node-b's file is damaged.
+    lab.a.await_kept(&["Pod", "stays", "goes", "node-a"])?;
+    lab.b.await_kept(&["Pod", "late", "node-b"])?;
     lab.api.kill().await?;
     lab.api.delete_pod("erp", "goes").await?;
     let mark = lab.mark();
-    for node in [&mut lab.a, &mut lab.b] {
-        node.terminate_agent()?;
-        node.start_agent()?;
-    }
-    for node in [&lab.a, &lab.b] {
-        node.await_check("that it waits", |health| {
-            health["ready"] == false && problems(health).contains("Connection refused")
-        })?;
-    }
-    let log = lab.log_since(&mark);
-    ensure!(log.says(&lab.a, "Neighbor graceful restart detected"), "a restart, not an end:\n{log}");
+    lab.a.terminate_agent()?;
+    lab.b.terminate_agent()?;
+    lab.b.damage_kept()?;
+    lab.a.start_agent()?;
+    lab.b.start_agent()?;
+    lab.a.await_check("what it goes by", |health| {
+        health["ready"] == true && problems(health).contains("API server: it has not answered since the start")
+    })?;
+    lab.b.await_check("that it waits", |health| {
+        health["ready"] == false && problems(health).contains("Connection refused")
+    })?;
+    lab.tor.await_state(lab.a.address, "established", SOON)?;
     let too_late = || lab.log_since(&mark).says(&lab.b, "Neighbor graceful restart timeout");
     wait_until(
         "node-b's restart time to be over",
@@ -280,6 +284,8 @@ async fn an_agent_that_starts_without_an_api_server_says_nothing_until_it_knows(
     )?;
     lab.await_routes(&[("10.20.0.1", A), ("10.20.0.2", A)])?;
     let log = lab.log_since(&mark);
+    ensure!(log.says(&lab.a, "Neighbor graceful restart detected"), "a restart, not an end:\n{log}");
+    ensure!(log.says(&lab.a, "Neighbor graceful restart done"), "node-a must have said all it has:\n{log}");
     ensure!(log.removed() == BTreeSet::from(["10.20.0.3/32"]), "node-a's routes must stay:\n{log}");
     ensure!(lab.a.own_routes()? == paths_a && lab.b.own_routes()? == paths_b, "the kernel must go on");
 
@@ -290,7 +296,7 @@ async fn an_agent_that_starts_without_an_api_server_says_nothing_until_it_knows(
     let log = lab.log_since(&mark);
     ensure!(
         log.removed() == BTreeSet::from(["10.20.0.2/32"]),
-        "End-of-RIB shall drop what is gone, and only that:\n{log}"
+        "what was deleted meanwhile goes, and only that:\n{log}"
     );
     ensure!(lab.a.own_routes()? == paths_a && lab.b.own_routes()? == paths_b, "adopted, not made anew");
     Ok(())

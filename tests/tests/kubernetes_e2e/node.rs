@@ -11,6 +11,8 @@ use plainroute_tests::netns::{Daemon, Netns, tail, veth, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::SOON;
+
 /// Gives the agent a `/var/lib` of its own node, where it looks for CNI results, and becomes it.
 const OWN_DISK: &str = r#"mount --bind "$0" /var/lib && exec "$@""#;
 const CNI_RESULTS: &str = "var-lib/cni/results";
@@ -66,6 +68,26 @@ impl Node {
         let mut agent = self.agent.take().with_context(|| format!("{} runs no agent", self.name))?;
         agent.signal(Signal::SIGKILL)?;
         agent.wait(Duration::from_secs(10)).map(drop)
+    }
+
+    /// Waits until the agent has kept what the API server said, with all of these words in it.
+    pub(crate) fn await_kept(&self, words: &[&str]) -> Result<()> {
+        wait_until("what the API server said to be kept", SOON, || {
+            let kept = std::fs::read_to_string(self.path("state/last-good")).unwrap_or_default();
+            match words.iter().find(|word| !kept.contains(*word)) {
+                None => Ok(()),
+                Some(word) => Err(format!("no {word} in {kept:?}")),
+            }
+        })
+    }
+
+    /// Changes one octet of that.
+    pub(crate) fn damage_kept(&self) -> Result<()> {
+        let path = self.path("state/last-good");
+        let mut kept = std::fs::read(&path)?;
+        let place = kept.len() / 2;
+        kept[place] ^= 1;
+        Ok(std::fs::write(path, kept)?)
     }
 
     /// The end of the agent's log, for messages.

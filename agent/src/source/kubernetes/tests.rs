@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Marks, Pace, Settings, run, watch::Ended, watch::Watch};
+use super::{Marks, Pace, Settings, most_recent, run, watch::Ended, watch::Watch};
 use crate::source::{Change, Feed};
 
 const SERVER: &str = "https://api.test";
@@ -439,4 +439,16 @@ async fn it_waits_for_its_configuration_and_for_the_server() {
     }
     assert!(timeout(QUIET, feeds.recv()).await.is_err(), "each is told once");
     source.abort();
+}
+
+#[test]
+fn a_streamed_list_is_asked_for_as_of_now() {
+    let asked = |uri: &str| most_recent(Request::builder().uri(uri).body(()).unwrap()).uri().to_string();
+    assert_eq!(
+        asked("https://api.test/api/v1/pods?&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0"),
+        "https://api.test/api/v1/pods?&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+    );
+    // What is no list goes on where it was.
+    let resumed = "https://api.test/api/v1/pods?watch=true&resourceVersion=0";
+    assert_eq!(asked(resumed), resumed);
 }

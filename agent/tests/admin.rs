@@ -14,13 +14,14 @@ use std::{
 use plainroute_agent::{
     admin::{
         Access, AdminError, Published, serve,
-        view::{DrainView, Explanation, Health, KernelRouteView, PeerView, PodView, RouteView},
+        view::{DrainView, Explanation, Health, HeldView, KernelRouteView, PeerView, PodView, RouteView},
     },
     drain::DrainState,
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
+    index::{Held, HeldReason},
     plan::{FoundBy, Plan},
 };
-use plainroute_config::{Readiness, ReadinessSessions};
+use plainroute_config::{Kind, ObjectKey, Readiness, ReadinessSessions};
 use plainroute_speaker::{PeerConfig, PeerName, Recorder, Speaker, SpeakerConfig};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -739,4 +740,25 @@ async fn a_drain_is_the_main_tasks_work_and_its_refusal_is_told() {
     assert_eq!((ended.status, ended.body.as_str()), (503, "the agent is ending"));
     let stream = UnixStream::connect(agent.socket()).await.unwrap();
     assert_eq!(request(stream, "POST", "/v1/drain?waitSeconds=soon").await.status, 400);
+}
+
+#[tokio::test]
+async fn what_is_held_is_shown_and_its_confirmation_is_the_main_tasks_work() {
+    let mut state = Published::new("node-a".to_owned(), TABLE_MAIN);
+    let key = ObjectKey { kind: Kind::BgpPeer, namespace: None, name: "tor-a".to_owned() };
+    let since = "2026-11-22T12:00:00Z".parse().unwrap();
+    state.held = Arc::new([(key, Held { since, reason: HeldReason::TooMany })].into());
+    let agent = Agent::start(state).await;
+    let held: Vec<HeldView> = agent.value("/v1/held").await;
+    let message = "too many objects of this kind vanished at once".to_owned();
+    assert_eq!(
+        held,
+        [HeldView { object: "BGPPeer/tor-a".to_owned(), since, reason: HeldReason::TooMany, message }]
+    );
+    let health: Health = agent.value("/v1/check").await;
+    let told = "the deletion of 1 objects is held until somebody confirms: plainroute held";
+    assert!(health.problems.iter().any(|problem| problem == told), "{:?}", health.problems);
+    let stream = UnixStream::connect(agent.socket()).await.unwrap();
+    let ended = request(stream, "DELETE", "/v1/held?objects=BGPPeer/tor-a").await;
+    assert_eq!((ended.status, ended.body.as_str()), (503, "the agent is ending"));
 }

@@ -37,7 +37,7 @@ agent. A command may be shortened as long as it stays clear: `plainroute ex 10.2
 ";
 
 /// Which shape each command answers in.
-const ANSWERS: [(&str, &str); 12] = [
+const ANSWERS: [(&str, &str); 13] = [
     ("plainroute peers", "a list of [PeerView](#peerview)"),
     (
         "plainroute routes",
@@ -48,6 +48,7 @@ const ANSWERS: [(&str, &str); 12] = [
     ("plainroute explain", "one [Explanation](#explanation)"),
     ("plainroute plan", "one [Plan](#plan)"),
     ("plainroute check", "one [Health](#health)"),
+    ("plainroute held", "a list of [HeldView](#heldview)"),
     ("plainroute drain", "one [DrainView](#drainview)"),
     ("plainroute config check", "one [Verdict](#verdict)"),
     ("plainroute crds", "YAML; see [CustomResourceDefinitions](crds.md)"),
@@ -88,13 +89,15 @@ const SHAPES: [&str; 30] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 6] = ["Health", "StationView", "DrainView", "DrainState", "Verdict", "ConfigError"];
+const MORE_SHAPES: [&str; 8] =
+    ["Health", "StationView", "HeldView", "HeldReason", "DrainView", "DrainState", "Verdict", "ConfigError"];
 
 fn shapes() -> Shapes {
     Shapes::read(&[
         include_str!("../src/admin/view.rs"),
         include_str!("../src/bfd/protocol.rs"),
         include_str!("../src/drain.rs"),
+        include_str!("../src/index/hold.rs"),
         include_str!("../src/plan/mod.rs"),
         include_str!("../src/plan/peer.rs"),
         include_str!("../src/plan/pool.rs"),
@@ -230,6 +233,9 @@ fn answers_have_exactly_the_fields_that_the_reference_lists() {
     agree("Health", json!(answers::sick()));
     for path in [BfdPath::Unknown, BfdPath::AdminDown] {
         agree("BfdView", json!(BfdView { path, ..BfdView::default() }));
+    }
+    for view in answers::held() {
+        agree("HeldView", json!(view));
     }
     for view in answers::drains() {
         agree("DrainView", json!(view));

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use plainroute_agent::{
     admin::view::{
-        AddressExplanation, AuthenticationView, DrainView, Explanation, FamilyView, Health, KernelRouteView,
-        Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView, RangeView, RouteView,
-        StationView, Step, TcpAoFailuresView,
+        AddressExplanation, AuthenticationView, DrainView, Explanation, FamilyView, Health, HeldView,
+        KernelRouteView, Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView,
+        RangeView, RouteView, StationView, Step, TcpAoFailuresView,
     },
     bfd::protocol::{BfdPath, BfdView},
     drain::DrainState,
+    index::HeldReason,
     plan::{Delivery, FoundBy, InterfaceSource},
 };
 
@@ -348,6 +349,21 @@ pub(crate) fn sound() -> Health {
         notes: Vec::new(),
         stations: Vec::new(),
     }
+}
+
+/// Deletions that are held for every reason there is.
+pub(crate) fn held() -> Vec<HeldView> {
+    let view = |object: &str, reason: HeldReason| HeldView {
+        object: object.to_owned(),
+        since: time("2026-11-22T12:00:00Z"),
+        reason,
+        message: reason.message().to_owned(),
+    };
+    vec![
+        view("BGPPeer/tor-a", HeldReason::KindGone),
+        view("IPPool/erp", HeldReason::TooMany),
+        view("Pod/erp/app-1", HeldReason::Rewound),
+    ]
 }
 
 /// A node at every step of a drain.

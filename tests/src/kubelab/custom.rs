@@ -45,7 +45,8 @@ impl ApiServer {
     /// Objects of one of our kinds.
     pub fn custom(&self, kind: &str) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("plainroute.dev", "v1alpha1", kind);
-        let plural = format!("{}{}", kind.kind.to_lowercase(), if kind.kind == "Egress" { "es" } else { "s" });
+        let plural =
+            format!("{}{}", kind.kind.to_lowercase(), if kind.kind == "Egress" { "es" } else { "s" });
         Api::all_with(self.client(), &ApiResource::from_gvk_with_plural(&kind, &plural))
     }
 

@@ -177,8 +177,7 @@ impl Cluster {
             ensure!(asked.contains(&("watch".into(), resource.into())), "no watch of {resource}: {asked:?}");
         }
         let allowed = |(verb, resource): &&(String, String)| {
-            ["list", "watch"].contains(&verb.as_str())
-                && resources().any(|of| of == resource)
+            ["list", "watch"].contains(&verb.as_str()) && resources().any(|of| of == resource)
         };
         let more: Vec<_> = asked.iter().filter(|request| !allowed(request)).collect();
         ensure!(more.is_empty(), "more was asked than the role allows: {more:?}");

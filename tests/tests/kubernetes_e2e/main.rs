@@ -231,7 +231,8 @@ async fn an_outage_of_the_api_server_withdraws_nothing_and_what_changed_arrives_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_agent_that_starts_without_an_api_server_goes_by_what_it_said_last_or_says_nothing() -> Result<()> {
+async fn an_agent_that_starts_without_an_api_server_goes_by_what_it_said_last_or_says_nothing() -> Result<()>
+{
     // node-a asks the ToR to wait for it as long as an upgrade may take, node-b hardly at all.
     let scene = Scene { restart_time: [120, 4], ..Scene::default() };
     let mut lab = Cluster::without_agents(scene).await?;
@@ -270,7 +271,8 @@ async fn an_agent_that_starts_without_an_api_server_goes_by_what_it_said_last_or
     lab.a.start_agent()?;
     lab.b.start_agent()?;
     lab.a.await_check("what it goes by", |health| {
-        health["ready"] == true && problems(health).contains("API server: it has not answered since the start")
+        health["ready"] == true
+            && problems(health).contains("API server: it has not answered since the start")
     })?;
     lab.b.await_check("that it waits", |health| {
         health["ready"] == false && problems(health).contains("Connection refused")

@@ -445,7 +445,9 @@ async fn it_waits_for_its_configuration_and_for_the_server() {
 fn a_streamed_list_is_asked_for_as_of_now() {
     let asked = |uri: &str| most_recent(Request::builder().uri(uri).body(()).unwrap()).uri().to_string();
     assert_eq!(
-        asked("https://api.test/api/v1/pods?&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0"),
+        asked(
+            "https://api.test/api/v1/pods?&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=0"
+        ),
         "https://api.test/api/v1/pods?&watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
     );
     // What is no list goes on where it was.

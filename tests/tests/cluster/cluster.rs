@@ -257,6 +257,23 @@ impl Scene {
         Ok(())
     }
 
+    /// Waits until both ToRs see BFD up with both nodes, and fails where FRR has seen one go down.
+    pub(crate) fn await_bfd(&self) -> Result<()> {
+        for (name, _, uplinks, _) in NODES {
+            let [at_frr, at_bird] = uplinks.map(str::parse::<IpAddr>);
+            let (at_frr, at_bird) = (at_frr?, at_bird?);
+            wait_until(&format!("BFD with {name}"), SOON, || {
+                let frr = self.frr.bfd(at_frr).map_err(|error| error.to_string())?.unwrap_or_default();
+                let bird = self.bird.bfd(at_bird).map_err(|error| error.to_string())?;
+                let up = bird.as_ref().is_some_and(|(state, ..)| state == "up");
+                if up && frr["status"] == "up" { Ok(()) } else { Err(format!("{frr}, {bird:?}")) }
+            })?;
+            let frr = self.frr.bfd(at_frr)?.unwrap_or_default();
+            ensure!(frr["session-down"] == 0, "FRR has lost BFD with {name}: {frr}");
+        }
+        Ok(())
+    }
+
     /// Pings a Pod from outside by its own address, through either ToR.
     pub(crate) fn ping(&self, pod: &Running) -> Result<()> {
         let address = pod.address.to_string();

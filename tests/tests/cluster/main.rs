@@ -8,7 +8,7 @@
 //! What it claims:
 //! - Pods are reached from outside by their own addresses, through either ToR, and each ToR knows them behind their node.
 //!   Pods of a namespace that no pool is bound to are not, although they have an address of the same range.
-//! - A rolling restart of the DaemonSet loses no packet, as long as the ToRs help restarting peers. With ToRs that do
+//! - A rolling restart of the DaemonSet loses no packet and no BFD session, as long as the ToRs help restarting peers. With ToRs that do
 //!   not, it does (the control).
 //! - A rollout waits for each agent to be ready: one that cannot come in sync holds the rest back, and loses nothing.
 //! - Cordoning a node changes nothing. Draining it withdraws each Pod before it dies, and a node that is uncordoned gets
@@ -83,6 +83,7 @@ async fn reached_by_their_own_addresses(scene: &Scene) -> Result<()> {
 
 async fn rolling_restart_loses_nothing(scene: &Scene) -> Result<()> {
     let (pods, agents) = (scene.pods(NAMESPACE, WEB).await?, scene.agents().await?);
+    scene.await_bfd()?;
     let log = scene.bird.log().len();
     let traffic = Traffic::start(scene, &pods)?;
     let cause = Instant::now();
@@ -92,6 +93,8 @@ async fn rolling_restart_loses_nothing(scene: &Scene) -> Result<()> {
     scene.await_sessions()?;
     ensure!(scene.agents().await?.is_disjoint(&agents), "an agent was not replaced");
     scene.time_routes("rolling restart", cause, &pods)?;
+    // It has a DaemonSet of its own, so this is no failure to it.
+    scene.await_bfd()?;
     traffic.finish_without_loss("rolling restart")?;
     let log = scene.bird.log().split_off(log);
     for node in ["node_a", "node_b"] {

@@ -33,6 +33,8 @@ pub(crate) fn values(api: SocketAddr, tors: [&str; 2], pods: &str, outside: &str
             "families": ["ipv4-unicast"],
             "timers": { "connectRetryTimeSeconds": 1, "holdTimeSeconds": 9, "keepAliveTimeSeconds": 3 },
             "gracefulRestart": { "enabled": true, "restartTimeSeconds": 60 },
+            // Slow, so that a busy machine is no failure.
+            "bfd": { "receiveIntervalMilliseconds": 500, "transmitIntervalMilliseconds": 500, "detectMultiplier": 5 },
             "import": [{ "cidr": outside, "ge": 24, "le": 32, "install": true }],
         });
         object("BGPPeer", name, spec)

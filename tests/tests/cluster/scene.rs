@@ -168,6 +168,7 @@ fn agent_image(directory: &Path) -> Result<PathBuf> {
     Ok(directory.join("plainroute.tar"))
 }
 
+/// bgpd does not know the section of BFD, and ends its reading at the second `exit`: so it is the last.
 const FRR: &str = "\
 log stdout
 router bgp 64600
@@ -180,10 +181,21 @@ router bgp 64600
  neighbor nodes passive
  neighbor 172.16.1.1 peer-group nodes
  neighbor 172.16.1.2 peer-group nodes
+ neighbor 172.16.1.1 bfd
+ neighbor 172.16.1.1 bfd profile slow
+ neighbor 172.16.1.2 bfd
+ neighbor 172.16.1.2 bfd profile slow
  address-family ipv4 unicast
   network 198.51.100.0/26
   neighbor nodes activate
  exit-address-family
+bfd
+ profile slow
+  receive-interval 500
+  transmit-interval 500
+  detect-multiplier 5
+ exit
+exit
 ";
 
 /// BIRD's configuration; `helps` restarting peers or does not.
@@ -195,10 +207,12 @@ pub(crate) fn bird_config(helps: bool) -> String {
          protocol device {{}}\n\
          protocol direct {{ ipv4; interface \"outside\"; }}\n\
          protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n\
+         protocol bfd {{ interface \"*\" {{ interval 500 ms; multiplier 5; }}; }}\n\
          template bgp node {{\n\
          \x20   debug {{ states, routes, events }};\n\
          \x20   local {tor} as 64600;\n\
          \x20   passive;\n\
+         \x20   bfd on;\n\
          \x20   graceful restart {helps};\n\
          \x20   ipv4 {{ import all; export where source = RTS_DEVICE; }};\n\
          }}\n",

@@ -105,10 +105,15 @@ async fn rolling_restart_loses_nothing(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// The newest agents may not ask the API server, so they know of no Pod.
+/// The newest agents may not ask the API server, nor find what it said last, so they know of no Pod.
 async fn rollout_waits_for_readiness(scene: &Scene) -> Result<()> {
     let (pods, agents) = (scene.pods(NAMESPACE, WEB).await?, scene.agents().await?);
     let traffic = Traffic::start(scene, &pods)?;
+    // Where a directory stands, no file can be read or written.
+    const KEPT: &str = "/var/lib/plainroute/last-good";
+    for node in &scene.nodes {
+        node.run(&["sh", "-c", &format!("rm -f {KEPT} && mkdir {KEPT}")])?;
+    }
     scene.forbid_agents().await?;
     scene.restart_agents("a release that does not work").await?;
     let newest = wait_until_async("the first new agent", SOON, || async {
@@ -124,6 +129,9 @@ async fn rollout_waits_for_readiness(scene: &Scene) -> Result<()> {
     scene.allow_agents().await?;
     scene.await_rollout().await?;
     ensure!(scene.agents().await?.is_disjoint(&agents), "the rollout did not go on");
+    for node in &scene.nodes {
+        node.run(&["rmdir", KEPT])?;
+    }
     scene.await_sessions()?;
     scene.time_routes("the rollout that was held", Instant::now(), &pods)?;
     traffic.finish_without_loss("a rollout that was held")

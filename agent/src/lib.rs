@@ -9,6 +9,7 @@ pub mod cli;
 pub mod discovery;
 pub mod drain;
 pub mod fib;
+pub mod flaps;
 pub mod gate;
 pub mod incarnation;
 pub mod index;

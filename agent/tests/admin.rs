@@ -504,7 +504,7 @@ async fn explain_ends_in_the_rule_that_refuses_for_every_reason() {
         }
     }
     // As many as there are; tests/plan.rs sees to it that each has a scenario.
-    assert_eq!(seen.len(), 17, "{seen:?}");
+    assert_eq!(seen.len(), 18, "{seen:?}");
     agent.stop().await;
 }
 
@@ -734,7 +734,15 @@ fn the_parser_of_metrics_refuses_what_a_scraper_would() {
 async fn a_drain_is_the_main_tasks_work_and_its_refusal_is_told() {
     let agent = Agent::start(Published::new("node-a".to_owned(), TABLE_MAIN)).await;
     let view: DrainView = agent.value("/v1/drain").await;
-    assert_eq!(view, DrainView { state: DrainState::Active, withdraws_in_seconds: None, advertised: 0 });
+    assert_eq!(
+        view,
+        DrainView {
+            state: DrainState::Active,
+            asked_by: BTreeSet::new(),
+            withdraws_in_seconds: None,
+            advertised: 0
+        }
+    );
     let stream = UnixStream::connect(agent.socket()).await.unwrap();
     let ended = request(stream, "POST", "/v1/drain?waitSeconds=1").await;
     assert_eq!((ended.status, ended.body.as_str()), (503, "the agent is ending"));

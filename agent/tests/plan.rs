@@ -109,13 +109,14 @@ fn word(reason: &Reason) -> &'static str {
         Reason::Terminating => "Terminating",
         Reason::NotReady => "NotReady",
         Reason::ReadyTooShort { .. } => "ReadyTooShort",
+        Reason::Restless { .. } => "Restless",
         Reason::NoAdvertisement => "NoAdvertisement",
         Reason::NoPeer => "NoPeer",
         Reason::RefusedByExport { .. } => "RefusedByExport",
     }
 }
 
-const REASONS: usize = 17;
+const REASONS: usize = 18;
 
 #[test]
 fn the_scenarios_cover_every_reason_and_it_serializes_as_its_word() {

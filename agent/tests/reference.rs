@@ -89,8 +89,17 @@ const SHAPES: [&str; 30] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 8] =
-    ["Health", "StationView", "HeldView", "HeldReason", "DrainView", "DrainState", "Verdict", "ConfigError"];
+const MORE_SHAPES: [&str; 9] = [
+    "Health",
+    "StationView",
+    "HeldView",
+    "HeldReason",
+    "DrainView",
+    "DrainState",
+    "AskedBy",
+    "Verdict",
+    "ConfigError",
+];
 
 fn shapes() -> Shapes {
     Shapes::read(&[

@@ -12,6 +12,7 @@ mod loader;
 mod rules;
 mod scoped;
 mod selector;
+mod taint;
 mod value;
 
 pub use bounded::{Bounded, Port};
@@ -20,4 +21,5 @@ pub use loader::{ConfigError, ConfigErrors, Input, Loaded, Located, Origin, Relo
 pub use rules::{Spec, Violation, Violations};
 pub use scoped::ScopedAddress;
 pub use selector::{LabelSelector, Labels, Operator, Requirement};
+pub use taint::{Taint, TaintPattern};
 pub use value::{AddressOrCidr, Cidr, Parsed, RouteTable, Written};

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     bfd::protocol::BfdPath,
-    drain::DrainState,
+    drain::{AskedBy, DrainState},
     fib::{RouteKey, Target},
     index::Held,
     plan::{AddressPlan, Delivery, FoundBy, PeerPlan, PodPlan},
@@ -387,6 +387,7 @@ pub(super) fn drain(state: &Published) -> DrainView {
     let left = |at: std::time::Instant| at.saturating_duration_since(std::time::Instant::now());
     DrainView {
         state: state.drain,
+        asked_by: state.drain_asked_by.clone(),
         // Rounded up: "0" would say that it is over.
         withdraws_in_seconds: state.withdraws_at.map(|at| left(at).as_millis().div_ceil(1000) as u64),
         advertised: state.advertised.as_ref().map_or(0, |advertised| advertised.len()),
@@ -419,9 +420,13 @@ pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<Statio
     let sources = state.source_problems.iter().map(|(source, problem)| format!("{source}: {problem}"));
     let drain = match state.drain {
         DrainState::Active => None,
-        DrainState::Draining => Some("the node is being drained".to_owned()),
-        DrainState::Drained => Some("the node is drained: nothing is advertised".to_owned()),
+        DrainState::Draining => Some("the node is being drained"),
+        DrainState::Drained => Some("the node is drained: nothing is advertised"),
     }
+    .map(|drain| match state.drain_asked_by.contains(&AskedBy::Node) {
+        true => format!("{drain}, as the Node asks"),
+        false => drain.to_owned(),
+    })
     .into_iter();
     let awaited = state.awaited.iter().map(|what| format!("waiting for the first complete list of {what}"));
     let down = peers.iter().filter(|peer| !peer.is_well()).map(|peer| {

@@ -9,7 +9,11 @@ mod readiness;
 mod server;
 pub mod view;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use plainroute_config::ObjectKey;
 use tokio::sync::oneshot;
@@ -17,7 +21,7 @@ use tokio::sync::oneshot;
 pub use server::{Access, AdminError, serve};
 
 use crate::{
-    drain::DrainState,
+    drain::{AskedBy, DrainState},
     fib::{Desired, Installed},
     gate::Advertised,
     index::Held,
@@ -68,6 +72,8 @@ pub struct Published {
     pub advertised: Option<Arc<Advertised>>,
     /// How far the node is drained.
     pub drain: DrainState,
+    /// Who asks for that.
+    pub drain_asked_by: BTreeSet<AskedBy>,
     /// When its routes will be withdrawn, while it is being drained.
     pub withdraws_at: Option<std::time::Instant>,
     /// Sources that have not delivered their first complete set.
@@ -96,6 +102,7 @@ impl Published {
             installed: Arc::default(),
             advertised: None,
             drain: DrainState::Active,
+            drain_asked_by: BTreeSet::new(),
             withdraws_at: None,
             awaited: Vec::new(),
             source_problems: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! What the admin socket answers, as values: stable camelCase JSON. The command line reads the same types back.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bfd::protocol::BfdView,
-    drain::DrainState,
+    drain::{AskedBy, DrainState},
     index::HeldReason,
     plan::{Delivery, FoundBy},
 };
@@ -393,6 +393,9 @@ pub struct Step {
 pub struct DrainView {
     /// How far.
     pub state: DrainState,
+    /// Who asks for it; it ends when nobody does.
+    #[serde(default)]
+    pub asked_by: BTreeSet<AskedBy>,
     /// Seconds until the routes are withdrawn, while it is being drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdraws_in_seconds: Option<u64>,

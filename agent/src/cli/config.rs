@@ -78,7 +78,13 @@ pub(super) fn plan(paths: &[PathBuf], node: Option<&str>, output: Output) -> any
     index.handle(Feed { source: SourceName::Files, change }, Moment::now());
     let snapshot = index.snapshot().unwrap_or_default();
     let unknown = RouterId::try_from(Ipv4Addr::BROADCAST).ok();
-    let local = Local { node, router_id: unknown, found: Found::default(), now: jiff::Timestamp::now() };
+    let local = Local {
+        node,
+        router_id: unknown,
+        found: Found::default(),
+        damped: Default::default(),
+        now: jiff::Timestamp::now(),
+    };
     let mut plan = make_plan(&snapshot, &local);
     // Only the node itself knows its first address; that it will have one is no reason to refuse its peers here.
     for peer in plan.peers.iter_mut().filter(|peer| peer.router_id.as_deref() == unknown.as_ref()) {

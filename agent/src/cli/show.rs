@@ -160,16 +160,21 @@ pub(super) fn drain(drain: &Drain) -> anyhow::Result<bool> {
             view.advertised
         ))?;
     }
-    while view.state == DrainState::Draining {
+    while view.state == DrainState::Draining && !drain.undo {
         std::thread::sleep(Duration::from_millis(100));
         view = client::ask(asked, "/v1/drain")?;
     }
     match (asked.output, view.state) {
         (Output::Json | Output::Yaml, _) => print_value(&view, asked.output)?,
         (_, DrainState::Active) => print(&format!("active: {} routes are advertised\n", view.advertised))?,
+        (_, DrainState::Draining | DrainState::Drained) if drain.undo => {
+            print(
+                "still drained: the Node asks for it (its annotation or taint, see spec.drain of the AgentConfig)\n",
+            )?;
+        }
         (_, DrainState::Draining | DrainState::Drained) => print("drained: nothing is advertised\n")?,
     }
-    Ok(drain.undo || view.advertised == 0)
+    Ok(if drain.undo { view.state == DrainState::Active } else { view.advertised == 0 })
 }
 
 /// Percent-encodes what could end or split a query; names and addresses mostly pass as they are.

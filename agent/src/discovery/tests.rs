@@ -99,6 +99,7 @@ fn planned(specs: &[&str]) -> Plan {
         node: "node-a".to_owned(),
         router_id: None,
         found: Found::default(),
+        damped: Default::default(),
         now: jiff::Timestamp::UNIX_EPOCH,
     };
     plan(&index.snapshot().unwrap(), &local)

@@ -7,7 +7,8 @@ use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod
 use plainroute_speaker::OriginAttributes;
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, peer::Peers};
+use super::{Local, Reason, peer::Peers};
+use crate::flaps;
 
 /// The attributes of one route to one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub(super) fn select(
     advertisements: &[&BgpAdvertisement],
     candidate: &Candidate<'_>,
     peers: &Peers<'_>,
-    now: Timestamp,
+    local: &Local,
 ) -> Selected {
     let mut selected = Selected::default();
     let mut held_back = None;
@@ -89,7 +90,7 @@ pub(super) fn select(
         {
             continue;
         }
-        if let Some((reason, ends)) = hold_back(candidate.pod, &spec.withdraw, now) {
+        if let Some((reason, ends)) = hold_back(candidate.pod, &spec.withdraw, local) {
             held_back.get_or_insert(reason);
             selected.next_change = selected.next_change.into_iter().chain(ends).min();
             continue;
@@ -126,7 +127,7 @@ impl Selected {
 }
 
 /// Why the Pod's own state keeps it back, and when that ends by itself.
-fn hold_back(pod: &Pod, withdraw: &Withdraw, now: Timestamp) -> Option<(Reason, Option<Timestamp>)> {
+fn hold_back(pod: &Pod, withdraw: &Withdraw, local: &Local) -> Option<(Reason, Option<Timestamp>)> {
     if withdraw.terminating && pod.is_terminating() {
         return Some((Reason::Terminating, None));
     }
@@ -136,9 +137,16 @@ fn hold_back(pod: &Pod, withdraw: &Withdraw, now: Timestamp) -> Option<(Reason, 
     if !pod.ready {
         return Some((Reason::NotReady, None));
     }
+    if let Some(damped) = local.damped.get(&flaps::key(pod)) {
+        let longest = SignedDuration::from_secs(withdraw.max_damped_seconds.get().into());
+        let until = damped.last_loss.checked_add(longest).map_or(damped.until, |most| most.min(damped.until));
+        if until > local.now {
+            return Some((Reason::Restless { until }, Some(until)));
+        }
+    }
     let seconds = withdraw.min_ready_seconds;
     let due = pod.ready_since?.checked_add(SignedDuration::from_secs(i64::from(seconds))).ok()?;
-    (due > now).then_some((Reason::ReadyTooShort { min_ready_seconds: seconds }, Some(due)))
+    (due > local.now).then_some((Reason::ReadyTooShort { min_ready_seconds: seconds }, Some(due)))
 }
 
 impl From<&RouteAttributes> for OriginAttributes {

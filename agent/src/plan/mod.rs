@@ -26,7 +26,11 @@ pub use pod::{AddressPlan, Delivery, InterfaceSource, PodPlan};
 pub use pool::PoolPlan;
 pub use reason::Reason;
 
-use crate::{discovery::Found, index::Snapshot};
+use crate::{
+    discovery::Found,
+    flaps::{Damped, PodKey},
+    index::Snapshot,
+};
 
 /// What the plan must know beside the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub struct Local {
     pub router_id: Option<RouterId>,
     /// The routers that no BGPPeer names by address.
     pub found: Found,
+    /// The Pods whose readiness comes and goes.
+    pub damped: BTreeMap<PodKey, Damped>,
     /// The time, for `withdraw.minReadySeconds`.
     pub now: jiff::Timestamp,
 }

@@ -192,7 +192,7 @@ impl<'a> Rules<'a> {
             namespace_labels: &namespace_labels,
             pool_labels: &pool.metadata.labels,
         };
-        let selected = advertisement::select(&self.advertisements, &candidate, self.peers, self.local.now);
+        let selected = advertisement::select(&self.advertisements, &candidate, self.peers, self.local);
         *next_change = next_change.iter().copied().chain(selected.next_change).min();
         AddressPlan {
             advertised_by: selected.by,

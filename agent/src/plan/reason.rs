@@ -65,6 +65,11 @@ pub enum Reason {
         /// Seconds that it must have been ready.
         min_ready_seconds: u32,
     },
+    /// The Pod lost its readiness too often of late.
+    Restless {
+        /// When it will have been calm for long enough.
+        until: jiff::Timestamp,
+    },
     /// No BGPAdvertisement selects the Pod's address.
     NoAdvertisement,
     /// Advertisements select the address, but no peer that they select serves this node in its family.
@@ -95,6 +100,7 @@ impl Reason {
             | Reason::Terminating
             | Reason::NotReady
             | Reason::ReadyTooShort { .. }
+            | Reason::Restless { .. }
             | Reason::NoAdvertisement
             | Reason::NoPeer
             | Reason::RefusedByExport { .. } => false,
@@ -132,6 +138,9 @@ impl fmt::Display for Reason {
                     f,
                     "the Pod is ready, but not for {min_ready_seconds} s yet (withdraw.minReadySeconds)"
                 )
+            }
+            Reason::Restless { until } => {
+                write!(f, "the Pod lost its readiness too often; if it is calm, it is back at {until}")
             }
             Reason::NoAdvertisement => f.write_str("no BGPAdvertisement of type PodIP selects it"),
             Reason::NoPeer => f.write_str(

@@ -20,7 +20,7 @@ use std::{
 use anyhow::Context;
 use futures::{StreamExt, stream::FuturesUnordered};
 use plainroute_bgp::{RouterId, session::State};
-use plainroute_config::AgentConfigSpec;
+use plainroute_config::{AgentConfigSpec, Pod};
 use plainroute_speaker::{OriginAttributes, Originated, PeerConfig, PeerName, Peers, Receipt, Speaker};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -35,10 +35,11 @@ use crate::{
     admin::{Command, Published},
     bfd::client::Sessions,
     discovery::{Discovery, Seen},
-    drain::Drain,
+    drain::{AskedBy, Drain},
     fib::{self, Desired, Installed},
+    flaps::Flaps,
     gate::{Announcement, Gate},
-    index::{Index, Moment},
+    index::{Index, Moment, Snapshot},
     neighbours::HeardBy,
     peering,
     plan::{Local, Plan, plan},
@@ -104,6 +105,7 @@ struct Agent {
     flushes: Flushes,
     journal: Journal,
     drain: Drain,
+    flaps: Flaps,
     monitoring: Monitoring,
     discovery: Discovery,
     /// Which routers were heard where.
@@ -127,6 +129,7 @@ impl Agent {
         Agent {
             gate,
             drain,
+            flaps: Flaps::default(),
             monitoring: Monitoring::new(&node),
             discovery,
             heard: Arc::default(),
@@ -247,11 +250,11 @@ impl Agent {
             }
             Command::Drain { wait, answer } => {
                 info!(?wait, "drain: routes are marked with GRACEFUL_SHUTDOWN, then withdrawn");
-                (self.drain.begin(Instant::now(), wait), answer)
+                (self.drain.begin(AskedBy::Command, Instant::now(), wait), answer)
             }
             Command::Undrain { answer } => {
                 info!("the drain is taken back");
-                (self.drain.undo(), answer)
+                (self.drain.undo(AskedBy::Command), answer)
             }
         };
         self.gate.handle_drain(self.drain.state());
@@ -352,21 +355,54 @@ impl Agent {
         while self.plan_once().await && self.discover(peers) {}
     }
 
+    /// Holds what the Node's object asks for against what is done.
+    fn drain_as_asked(&mut self, snapshot: &Snapshot) {
+        let Some(node) = snapshot.node(&self.node) else { return };
+        let asked = self.config.drain.asked_by(node);
+        if asked.is_some() == self.drain.asked_by().contains(&AskedBy::Node) {
+            return;
+        }
+        let done = match &asked {
+            Some(what) => {
+                info!(
+                    what,
+                    "drain: the Node asks for it; routes are marked with GRACEFUL_SHUTDOWN, then withdrawn"
+                );
+                let wait = Duration::from_secs(self.config.drain.wait_seconds.get().into());
+                self.drain.begin(AskedBy::Node, Instant::now(), wait)
+            }
+            None => {
+                info!("the Node asks for no drain any more");
+                self.drain.undo(AskedBy::Node)
+            }
+        };
+        if let Err(error) = done {
+            let state_dir = self.config.state_dir.display();
+            warn!(%error, %state_dir, "the drain that the Node asks for cannot be remembered, so it is not done");
+        }
+        self.gate.handle_drain(self.drain.state());
+    }
+
     /// True where the plan is another.
     async fn plan_once(&mut self) -> bool {
         // Without the kernel's first dump neither the router ID nor what an earlier process left is known.
         let (Some(snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else {
             return false;
         };
+        self.drain_as_asked(&snapshot);
         let other = |spec: &AgentConfigSpec| AgentConfigSpec { bmp: self.config.bmp.clone(), ..spec.clone() };
         self.config_changed = snapshot.agent_configs().any(|(config, _)| other(&config.spec) != self.config);
         let stations = snapshot.agent_configs().flat_map(|(config, _)| config.spec.bmp.clone()).collect();
         self.monitoring.apply(&self.outputs.speaker, stations).await;
+        let now = jiff::Timestamp::now();
+        let here = |pod: &&Pod| pod.node_name.as_ref() == Some(&self.node);
+        self.flaps.handle_pods(snapshot.pods().map(|(pod, _)| pod).filter(here), now);
         let local = Local {
+            damped: self.flaps.damped(now),
             node: self.node.clone(),
             router_id: self.router_id,
             found: self.discovery.found().clone(),
-            now: jiff::Timestamp::now(),
+            now,
         };
         let next = plan(&snapshot, &local);
         if self.planned && next == *self.plan {
@@ -499,6 +535,7 @@ impl Agent {
             state.desired = Arc::clone(self.gate.desired());
             state.installed = Arc::clone(self.gate.installed());
             state.drain = self.drain.state();
+            state.drain_asked_by.clone_from(self.drain.asked_by());
             state.withdraws_at = self.drain.poll_timeout();
             state.awaited = awaited;
             state.source_problems = problems;

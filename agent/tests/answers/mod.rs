@@ -1,6 +1,9 @@
 //! Answers of an agent with every field of every view in them, as the suites of the command line use them.
 #![allow(dead_code, reason = "each suite uses its own part")]
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use plainroute_agent::{
     admin::view::{
@@ -9,7 +12,7 @@ use plainroute_agent::{
         RangeView, RouteView, StationView, Step, TcpAoFailuresView,
     },
     bfd::protocol::{BfdPath, BfdView},
-    drain::DrainState,
+    drain::{AskedBy, DrainState},
     index::HeldReason,
     plan::{Delivery, FoundBy, InterfaceSource},
 };
@@ -369,8 +372,23 @@ pub(crate) fn held() -> Vec<HeldView> {
 /// A node at every step of a drain.
 pub(crate) fn drains() -> Vec<DrainView> {
     vec![
-        DrainView { state: DrainState::Active, withdraws_in_seconds: None, advertised: 4 },
-        DrainView { state: DrainState::Draining, withdraws_in_seconds: Some(10), advertised: 4 },
-        DrainView { state: DrainState::Drained, withdraws_in_seconds: None, advertised: 0 },
+        DrainView {
+            state: DrainState::Active,
+            asked_by: BTreeSet::new(),
+            withdraws_in_seconds: None,
+            advertised: 4,
+        },
+        DrainView {
+            state: DrainState::Draining,
+            asked_by: [AskedBy::Command].into(),
+            withdraws_in_seconds: Some(10),
+            advertised: 4,
+        },
+        DrainView {
+            state: DrainState::Drained,
+            asked_by: [AskedBy::Node].into(),
+            withdraws_in_seconds: None,
+            advertised: 0,
+        },
     ]
 }

@@ -10,6 +10,7 @@ use std::{
 
 use plainroute_agent::{
     discovery::{Found, Gateway},
+    flaps::{Damped, PodKey},
     index::{Index, Moment, Snapshot},
     plan::{Local, Plan, plan},
     source::{Change, Feed, HostLink, SourceName},
@@ -43,6 +44,7 @@ pub(crate) fn local() -> Local {
         node: "node-a".to_owned(),
         router_id: Some("192.0.2.254".parse().expect("a router ID")),
         found: Found::default(),
+        damped: Default::default(),
         now: "2026-11-22T12:00:00Z".parse().expect("a time"),
     }
 }
@@ -103,11 +105,30 @@ fn found(yaml: &str) -> Found {
     Found { neighbours: neighbours.chain(not_found).collect(), default_gateways }
 }
 
+/// A Pod whose readiness comes and goes, as a scenario writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenDamped {
+    namespace: String,
+    name: String,
+    last_loss: jiff::Timestamp,
+    until: jiff::Timestamp,
+}
+
+fn damped(yaml: &str) -> BTreeMap<PodKey, Damped> {
+    let pods: Vec<WrittenDamped> = serde_saphyr::from_str(yaml).expect("restless Pods");
+    let entry = |WrittenDamped { namespace, name, last_loss, until }| {
+        ((namespace, name, None), Damped { last_loss, until })
+    };
+    pods.into_iter().map(entry).collect()
+}
+
 /// The plan of node `node-a` at noon, of what a scenario's sources say.
 pub(crate) fn plan_of(folder: &Path) -> Plan {
     let files = objects(&text(folder, "input.yaml").expect("input.yaml"));
     let cluster = text(folder, "cluster.yaml").map(|yaml| objects(&yaml)).unwrap_or_default();
     let links = text(folder, "host-links.yaml").map(|yaml| host_links(&yaml)).unwrap_or_default();
     let found = text(folder, "found.yaml").map(|yaml| found(&yaml)).unwrap_or_default();
-    plan(&snapshot(files, cluster, links), &Local { found, ..local() })
+    let damped = text(folder, "damped.yaml").map(|yaml| damped(&yaml)).unwrap_or_default();
+    plan(&snapshot(files, cluster, links), &Local { found, damped, ..local() })
 }

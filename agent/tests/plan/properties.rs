@@ -6,6 +6,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use plainroute_agent::{
+    flaps::{Damped, key},
     index::{Index, Snapshot},
     plan::{Local, Plan, plan},
     source::{Change, Feed, SourceName},
@@ -236,6 +237,17 @@ fn fed<'a>(world: impl IntoIterator<Item = &'a (SourceName, Object)>) -> Snapsho
     index.snapshot().expect("nothing is awaited")
 }
 
+/// Node `node-a` at noon; every other Pod has been restless.
+fn local(snapshot: &Snapshot) -> Local {
+    let local = common::local();
+    let damped = Damped {
+        last_loss: local.now - SignedDuration::from_secs(10),
+        until: local.now + SignedDuration::from_secs(90),
+    };
+    let pods = snapshot.pods().step_by(2).map(|(pod, _)| (key(pod), damped));
+    Local { damped: pods.collect(), ..local }
+}
+
 fn none() -> Labels {
     Labels::new()
 }
@@ -324,14 +336,15 @@ proptest! {
 
     #[test]
     fn exports_are_a_subset_of_the_pools_that_are_bound_to_the_pod(world in any_world()) {
-        let (snapshot, local) = (fed(&world), common::local());
+        let snapshot = fed(&world);
+        let local = local(&snapshot);
         prop_assert_eq!(judge(&plan(&snapshot, &local), &snapshot, &local), Ok(()));
     }
 
     #[test]
     fn each_pod_is_advertised_or_carries_a_reason(world in any_world()) {
         let snapshot = fed(&world);
-        prop_assert_eq!(accounts_for_all(&plan(&snapshot, &common::local()), &snapshot), Ok(()));
+        prop_assert_eq!(accounts_for_all(&plan(&snapshot, &local(&snapshot)), &snapshot), Ok(()));
     }
 
     #[test]
@@ -348,7 +361,8 @@ proptest! {
 
     #[test]
     fn until_next_change_time_changes_nothing(world in any_world(), part in 0..1000_i32) {
-        let (snapshot, local) = (fed(&world), common::local());
+        let snapshot = fed(&world);
+        let local = local(&snapshot);
         let first = plan(&snapshot, &local);
         let quiet = match first.next_change {
             Some(due) => {
@@ -368,7 +382,8 @@ proptest! {
 
     #[test]
     fn any_plan_comes_back_from_its_json(world in any_world()) {
-        let written = serde_json::to_value(plan(&fed(&world), &common::local())).expect("JSON");
+        let snapshot = fed(&world);
+        let written = serde_json::to_value(plan(&snapshot, &local(&snapshot))).expect("JSON");
         let back: Plan = serde_json::from_value(written.clone()).expect("a plan");
         prop_assert_eq!(serde_json::to_value(&back).expect("JSON"), written);
     }
@@ -483,7 +498,8 @@ fn the_random_worlds_reach_every_rule() {
     let (mut reached, mut exports, mut timed) = (BTreeSet::new(), 0, 0);
     for _ in 0..600 {
         let world = worlds.new_tree(&mut runner).expect("a world").current();
-        let plan = plan(&fed(&world), &common::local());
+        let snapshot = fed(&world);
+        let plan = plan(&snapshot, &local(&snapshot));
         reached.extend(crate::reasons(&plan).map(crate::word));
         exports += plan.advertisements().count();
         timed += usize::from(plan.next_change.is_some());

@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::Resource;
+use super::{Node, Resource, annotation};
 use crate::{
     Kind,
     bounded::Bounded,
     rules::{Spec, Violations},
+    taint::TaintPattern,
     value::RouteTable,
 };
 
@@ -37,6 +38,8 @@ pub struct AgentConfigSpec {
     pub routing: Routing,
     /// The BFD process, where a BGPPeer asks for BFD.
     pub bfd: BfdProcess,
+    /// When the Node's object asks for a drain.
+    pub drain: Drain,
     /// The directory of what must survive a restart, an absolute path.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
@@ -169,6 +172,31 @@ pub struct BfdProcess {
     pub spawn: bool,
 }
 
+/// What of the Node's object has the node drained, as `plainroute drain` does, until it is gone. Cordoning a node alone
+/// changes nothing, unless its taint, `node.kubernetes.io/unschedulable`, is named here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drain {
+    /// The annotation whose value `true` does.
+    pub annotation: String,
+    /// The taints of which any does, each as kubectl writes it: `KEY`, `KEY=VALUE`, `KEY:EFFECT` or `KEY=VALUE:EFFECT`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<TaintPattern>,
+    /// How long the routes carry GRACEFUL_SHUTDOWN (RFC 8326) before they are withdrawn.
+    pub wait_seconds: Bounded<u32, 0, 86400>,
+}
+
+impl Drain {
+    /// What of the Node asks for it.
+    pub fn asked_by(&self, node: &Node) -> Option<String> {
+        if node.metadata.annotation(&self.annotation) == Some("true") {
+            return Some(format!("annotation {}", self.annotation));
+        }
+        let taint = node.taints.iter().find(|taint| self.taints.iter().any(|asks| asks.matches(taint)))?;
+        Some(format!("taint {}", taint.key))
+    }
+}
+
 /// The kernel's numbers that are ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -194,6 +222,7 @@ impl Default for AgentConfigSpec {
             readiness: Readiness::default(),
             routing: Routing::default(),
             bfd: BfdProcess::default(),
+            drain: Drain::default(),
             state_dir: "/var/lib/plainroute".into(),
             bmp: Vec::new(),
         }
@@ -203,6 +232,13 @@ impl Default for AgentConfigSpec {
 impl Default for BfdProcess {
     fn default() -> Self {
         BfdProcess { socket: "/run/plainroute/bfd.sock".into(), spawn: true }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        let annotation = annotation::DRAIN.to_owned();
+        Drain { annotation, taints: Vec::new(), wait_seconds: Bounded::literal(10) }
     }
 }
 

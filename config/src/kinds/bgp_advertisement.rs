@@ -94,6 +94,10 @@ pub struct Withdraw {
     /// Seconds that a Pod must have been ready before its address is advertised. Needs `notReady: true`.
     #[serde(default)]
     pub min_ready_seconds: u32,
+    /// The longest time, in seconds, that a Pod is kept back after it lost its readiness several times in short order: three
+    /// times within about half a minute, until it has been calm for one to five minutes. 0 never. Only with `notReady: true`.
+    #[serde(default = "five_minutes")]
+    pub max_damped_seconds: Bounded<u32, 0, 300>,
 }
 
 impl BgpAdvertisementSpec {
@@ -105,8 +109,17 @@ impl BgpAdvertisementSpec {
 
 impl Default for Withdraw {
     fn default() -> Self {
-        Withdraw { not_ready: false, terminating: true, min_ready_seconds: 0 }
+        Withdraw {
+            not_ready: false,
+            terminating: true,
+            min_ready_seconds: 0,
+            max_damped_seconds: five_minutes(),
+        }
     }
+}
+
+fn five_minutes() -> Bounded<u32, 0, 300> {
+    Bounded::literal(300)
 }
 
 impl Spec for BgpAdvertisementSpec {

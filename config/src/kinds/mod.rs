@@ -18,8 +18,8 @@ mod status;
 mod tcp_ao;
 
 pub use agent_config::{
-    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, KubernetesSource, Metrics, Readiness,
-    ReadinessSessions, Routing, Source,
+    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, KubernetesSource, Metrics,
+    Readiness, ReadinessSessions, Routing, Source,
 };
 pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
@@ -63,6 +63,8 @@ pub mod annotation {
     pub const ASN: &str = "plainroute.dev/asn";
     /// On the namespace of the agents: deletions that were held until this time are confirmed, on every node.
     pub const DELETIONS_CONFIRMED_UNTIL: &str = "plainroute.dev/deletions-confirmed-until";
+    /// On a Node: it is to be drained while this is `true`.
+    pub const DRAIN: &str = "plainroute.dev/drain";
     /// On a Node: its router ID.
     pub const ROUTER_ID: &str = "plainroute.dev/router-id";
 }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Metadata;
-use crate::selector::Labels;
+use crate::{selector::Labels, taint::Taint};
 
 /// A Node. What is not here is ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -15,6 +15,8 @@ pub struct Node {
     pub metadata: Metadata,
     /// Its addresses, in the order of `status.addresses`, host names left out.
     pub addresses: Vec<NodeAddress>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
 }
 
 /// An IP address of a Node.
@@ -63,9 +65,25 @@ struct WrittenNode {
     kind: &'static str,
     /// Who it is.
     metadata: Metadata,
+    /// What was asked of it.
+    #[serde(default, skip_serializing_if = "WrittenSpec::is_empty")]
+    spec: WrittenSpec,
     /// How it is.
     #[serde(default)]
     status: WrittenStatus,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+struct WrittenSpec {
+    /// Its taints; `AgentConfig.spec.drain.taints` says which of them mean something.
+    taints: Vec<Taint>,
+}
+
+impl WrittenSpec {
+    fn is_empty(&self) -> bool {
+        self.taints.is_empty()
+    }
 }
 
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -95,7 +113,7 @@ impl From<WrittenNode> for Node {
             Some(NodeAddress { r#type, address: written.address.parse().ok()? })
         };
         let addresses = written.status.addresses.into_iter().filter_map(address).collect();
-        Node { metadata: written.metadata, addresses }
+        Node { metadata: written.metadata, addresses, taints: written.spec.taints }
     }
 }
 
@@ -113,6 +131,7 @@ impl From<Node> for WrittenNode {
             api_version: "v1",
             kind: "Node",
             metadata: node.metadata,
+            spec: WrittenSpec { taints: node.taints },
             status: WrittenStatus { addresses },
         }
     }

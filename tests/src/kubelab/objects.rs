@@ -122,6 +122,16 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Changes a Node as `kubectl patch` does.
+    pub async fn patch_node(&self, name: &str, patch: Value) -> Result<()> {
+        let patch = Patch::Merge(patch);
+        Api::<Node>::all(self.client())
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .with_context(|| format!("cannot patch node {name}"))?;
+        Ok(())
+    }
+
     /// Creates the Pod without a status: it is pending, as before its kubelet saw it.
     pub async fn create_pod(&self, pod: &TestPod) -> Result<()> {
         self.create::<Pod>(Api::namespaced(self.client(), &pod.namespace), pod.manifest()).await

@@ -302,6 +302,7 @@ spec:
   source: {{ kubernetes: {{ kubeconfig: {kubeconfig} }} }}
   adminSocket: {disk}/agent.sock
   stateDir: {disk}/state
+  drain: {{ taints: ["maintenance:NoSchedule"], waitSeconds: 2 }}
 ---
 apiVersion: plainroute.dev/v1alpha1
 kind: BGPPeer

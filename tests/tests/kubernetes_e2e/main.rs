@@ -336,6 +336,69 @@ async fn a_killed_agents_routes_stay_at_a_tor_that_helps_and_go_at_one_that_does
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_is_drained_while_its_object_asks_for_it_and_not_by_being_cordoned() -> Result<()> {
+    let mut lab = Cluster::start(Scene::default()).await?;
+    lab.run_cni_pod(&lab.a, "one", "10.20.0.1").await?;
+    lab.run_cni_pod(&lab.b, "two", "10.20.0.2").await?;
+    let both = [("10.20.0.1", A), ("10.20.0.2", B)];
+    lab.await_routes(&both)?;
+
+    // Cordoned, as `kubectl cordon` and the node controller do it. The annotation that comes with it is seen by the
+    // agent, so it has seen the rest.
+    let mark = lab.mark();
+    let cordon = json!({ "key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule" });
+    lab.api
+        .patch_node(
+            lab.a.name,
+            json!({
+                "metadata": { "annotations": { "plainroute.dev/asn": "many" } },
+                "spec": { "unschedulable": true, "taints": [cordon] },
+            }),
+        )
+        .await?;
+    lab.a.await_check("the annotation", |health| problems(health).contains("InvalidAnnotation"))?;
+    lab.api
+        .patch_node(lab.a.name, json!({ "metadata": { "annotations": { "plainroute.dev/asn": null } } }))
+        .await?;
+    lab.a.await_check("that all is well", |health| problems(health).is_empty())?;
+    ensure!(lab.log_since(&mark).removed().is_empty(), "a cordon alone changes nothing");
+
+    let asks = [
+        json!({ "metadata": { "annotations": { "plainroute.dev/drain": "true" } } }),
+        json!({ "spec": { "taints": [{ "key": "maintenance", "effect": "NoSchedule" }] } }),
+    ];
+    let asks_no_more = [
+        json!({ "metadata": { "annotations": { "plainroute.dev/drain": null } } }),
+        json!({ "spec": { "taints": null } }),
+    ];
+    for (ask, no_more) in asks.into_iter().zip(asks_no_more) {
+        let cause = Instant::now();
+        lab.api.patch_node(lab.a.name, ask).await?;
+        lab.a.await_check("that it is being drained", |health| {
+            problems(health).contains("the node is being drained, as the Node asks")
+        })?;
+        wait_until("the ToR to see the mark", SOON, || {
+            let shown =
+                lab.tor.birdc("show route for 10.20.0.1/32 all").map_err(|error| format!("{error:#}"))?;
+            if shown.contains("(65535,0)") { Ok(()) } else { Err(shown) }
+        })?;
+        lab.time_routes("a drain that the Node asks for", cause, &[("10.20.0.2", B)])?;
+        ensure!(cause.elapsed() >= Duration::from_secs(2), "it must wait");
+
+        // A restart is not its end.
+        lab.a.terminate_agent()?;
+        lab.a.start_agent()?;
+        lab.a.await_check("that it is drained", |health| {
+            health["ready"] == true && problems(health).contains("nothing is advertised, as the Node asks")
+        })?;
+        lab.await_routes(&[("10.20.0.2", B)])?;
+        lab.api.patch_node(lab.a.name, no_more).await?;
+        lab.await_routes(&both)?;
+    }
+    Ok(())
+}
+
 /// For how long the API server is away.
 fn outage() -> Duration {
     let asked = std::env::var("PLAINROUTE_OUTAGE_SECONDS").ok();

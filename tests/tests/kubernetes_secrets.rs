@@ -1,6 +1,6 @@
 //! Passwords from Secrets of a real API server: each asked for by its name alone, followed as it changes, and never
 //! taken for gone while the server is away.
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::{
@@ -114,6 +114,53 @@ async fn a_password_follows_its_secret_and_outlives_an_outage() -> Result<()> {
     // A positive deletion is one.
     secrets.delete("tor-b", &DeleteParams::default()).await?;
     until(&mut known, "tor-b", says("does not exist")).await?;
+    source.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_secret_said_outlives_a_restart_during_an_outage_in_memory_only() -> Result<()> {
+    let mut api = ApiServer::start_with(Options::default()).await?;
+    let secrets: Api<Secret> = Api::namespaced(api.client(), "default");
+    api.create::<Secret>(secrets.clone(), secret("tor-a", "one")).await?;
+    let settings = Settings {
+        kubeconfig: Some(api.kubeconfig()),
+        node: "node-a".to_owned(),
+        streaming_lists: true,
+        custom_resources: false,
+        pace: Pace { watch_seconds: 5, ..Pace::default() },
+    };
+    let start = |directory: &Path| {
+        let (_wanted, wanted_in) = watch::channel(BTreeSet::from([name("tor-a")]));
+        let (known_out, known) = watch::channel(Arc::default());
+        let source = Secrets::new(wanted_in, known_out, Some(settings.clone())).remembering_in(directory);
+        (tokio::spawn(source.run()), known, _wanted)
+    };
+    let one = |known: &Result<Password, String>| *known == Ok(Password::new(b"one").expect("a password"));
+    let memory = tempfile::tempdir_in("/dev/shm")?;
+    let disk = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    for directory in [&memory, &disk] {
+        let (source, mut known, _wanted) = start(directory.path());
+        until(&mut known, "tor-a", one).await?;
+        source.abort();
+    }
+
+    api.kill().await?;
+    let (source, mut known, _wanted) = start(memory.path());
+    until(&mut known, "tor-a", one).await?;
+    // Control: on a disk nothing was left.
+    let (control, mut unknown, _wanted_too) = start(disk.path());
+    until(&mut unknown, "tor-a", |known| known.as_ref().is_err_and(|error| error.contains("(Connect)")))
+        .await?;
+    ensure!(one(&known.borrow()[&name("tor-a")]), "{:?}", *known.borrow());
+
+    // What the API server says goes before what was remembered.
+    api.restart().await?;
+    let secrets: Api<Secret> = Api::namespaced(api.client(), "default");
+    secrets.delete("tor-a", &DeleteParams::default()).await?;
+    until(&mut known, "tor-a", |known| known.as_ref().is_err_and(|error| error.contains("does not exist")))
+        .await?;
+    control.abort();
     source.abort();
     Ok(())
 }

@@ -170,7 +170,9 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     });
     let (secrets, secrets_in) = watch::channel(BTreeSet::new());
     let (passwords_out, passwords) = watch::channel(Arc::default());
-    let secret_source = Secrets::new(secrets_in, passwords_out, kubernetes.clone());
+    let run_directory = config.admin_socket.parent().unwrap_or(Path::new("/"));
+    let secret_source =
+        Secrets::new(secrets_in, passwords_out, kubernetes.clone()).remembering_in(run_directory);
     let known = kubernetes.as_ref().and_then(|_| last_good(&config.state_dir, &node));
     let (known, marks) = known.unzip();
     let marks = watch::Sender::new(marks.unwrap_or_default());

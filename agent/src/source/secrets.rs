@@ -4,6 +4,8 @@
 //! file that cannot be read any more changes nothing, its last good value stays; a Secret that was positively
 //! deleted is gone. What was never read is an error with a reason, and the session stays down: no password is ever
 //! replaced by none. Cancelling [`Secrets::run`] stops watching, nothing else.
+mod remembered;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
@@ -24,6 +26,7 @@ use tokio::{
 };
 
 use super::{kubernetes, watch::Watch};
+use remembered::Remembered;
 
 /// Where a password is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +71,10 @@ pub struct Secrets {
     contents: BTreeMap<String, Result<Content, String>>,
     /// The Secrets that are watched.
     watching: JoinSet<()>,
+    /// Where what they said outlives this process.
+    remembered: Remembered,
+    /// What they said to an earlier one, as long as the API server has not said anything else.
+    before: remembered::Contents,
 }
 
 impl Secrets {
@@ -78,7 +85,17 @@ impl Secrets {
         kubernetes: Option<kubernetes::Settings>,
     ) -> Secrets {
         let (contents, watching) = (BTreeMap::new(), JoinSet::new());
-        Secrets { wanted, known, kubernetes, files: Watch::new(), contents, watching }
+        let (remembered, before) = (Remembered::nowhere(), remembered::Contents::new());
+        Secrets { wanted, known, kubernetes, files: Watch::new(), contents, watching, remembered, before }
+    }
+
+    /// Remembers what Secrets say in this directory, if it is in memory, and begins with what is remembered there.
+    pub fn remembering_in(mut self, directory: &Path) -> Secrets {
+        if self.kubernetes.is_some() {
+            self.remembered = Remembered::new(directory);
+            self.before = self.remembered.load();
+        }
+        self
     }
 
     /// Runs until nobody asks any more.
@@ -104,8 +121,17 @@ impl Secrets {
             Ok(None) => tracing::warn!(secret = %name, "the Secret does not exist"),
             Err(error) => tracing::warn!(secret = %name, %error, "the Secret cannot be read; trying again"),
         }
-        if !ignorance {
-            self.contents.insert(name, content);
+        if ignorance {
+            return;
+        }
+        let said = content.is_ok();
+        self.contents.insert(name, content);
+        if said {
+            let known = self
+                .contents
+                .iter()
+                .filter_map(|(name, content)| Some((name.clone(), content.as_ref().ok()?.clone()?)));
+            self.remembered.save(&known.collect());
         }
     }
 
@@ -122,7 +148,8 @@ impl Secrets {
         let Some(settings) = &self.kubernetes else { return };
         for name in wanted.iter().filter_map(secret) {
             if !self.contents.contains_key(name) {
-                self.contents.insert(name.to_owned(), Err(NOT_READ_YET.to_owned()));
+                let before = self.before.remove(name).map(Some);
+                self.contents.insert(name.to_owned(), before.ok_or_else(|| NOT_READ_YET.to_owned()));
                 self.watching.spawn(watch_secret(settings.clone(), name.to_owned(), news.clone()));
             }
         }

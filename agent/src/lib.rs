@@ -20,3 +20,4 @@ pub mod plan;
 mod private_socket;
 pub mod run;
 pub mod source;
+mod status;

@@ -80,6 +80,8 @@ pub struct Published {
     pub awaited: Vec<String>,
     /// What is wrong with each source, by its name.
     pub source_problems: BTreeMap<String, String>,
+    /// The UID of the Node in the API server, while there is one.
+    pub node_uid: Option<String>,
     /// The objects that the API server has no more, and that stay until somebody confirms.
     pub held: Arc<BTreeMap<ObjectKey, Held>>,
     /// Where what an earlier process knew of the API server is in force: when that was known to be so.
@@ -106,6 +108,7 @@ impl Published {
             withdraws_at: None,
             awaited: Vec::new(),
             source_problems: BTreeMap::new(),
+            node_uid: None,
             held: Arc::default(),
             restored: None,
             heard: Arc::default(),

@@ -95,7 +95,8 @@ impl Access {
         self.speaker.stations().into_iter().map(answer::station).collect()
     }
 
-    fn peers(&self) -> Vec<PeerView> {
+    /// Every peer of this node, by name.
+    pub(crate) fn peers(&self) -> Vec<PeerView> {
         let (state, peers) = (self.state(), Arc::clone(&self.speaker.peers().borrow()));
         let mut views: Vec<PeerView> =
             peers.iter().map(|(name, status)| answer::peer(&state, name, status)).collect();

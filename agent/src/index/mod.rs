@@ -387,6 +387,13 @@ impl Index {
         self.refused.values().flatten().map(|(key, why)| (key, why.as_str()))
     }
 
+    /// The UID of a Node that the API server has.
+    pub fn node_uid(&self, name: &str) -> Option<&str> {
+        let key = ObjectKey { kind: Kind::Node, namespace: None, name: name.to_owned() };
+        let node = self.slots.get(&key)?.cluster.as_ref().filter(|_| !self.node_gone)?;
+        node.metadata().uid.as_deref()
+    }
+
     /// Whether the API server has no Node of this name any more.
     pub fn node_gone(&self) -> bool {
         self.node_gone

@@ -530,6 +530,10 @@ impl Agent {
             if *state.held != *self.index.held() {
                 state.held = Arc::new(self.index.held().clone());
             }
+            let node_uid = self.index.node_uid(&self.node);
+            if state.node_uid.as_deref() != node_uid {
+                state.node_uid = node_uid.map(str::to_owned);
+            }
             state.restored = self.index.restored().map(|(_, from)| from);
             state.plan = Arc::clone(&self.plan);
             state.desired = Arc::clone(self.gate.desired());

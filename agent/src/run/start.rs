@@ -36,6 +36,7 @@ use crate::{
         kubernetes::{self, Marks},
         secrets::Secrets,
     },
+    status,
 };
 
 /// Changes of the sources that may wait; then the sources do.
@@ -157,7 +158,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
         bfd: bfd_views,
         readiness: config.readiness,
     };
-    let serving = admin::serve(&config.admin_socket, listen, access, cancel.clone()).await?;
+    let serving = admin::serve(&config.admin_socket, listen, access.clone(), cancel.clone()).await?;
     let serving = tokio::spawn(serving);
 
     let (feeds, feeds_in) = mpsc::channel(FEEDS);
@@ -168,6 +169,12 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
         custom_resources: source.custom_resources,
         pace: kubernetes::Pace::default(),
     });
+    if let (Some(settings), Some(source)) = (&kubernetes, &config.source.kubernetes)
+        && source.status
+    {
+        let telling = status::run(settings.clone(), access);
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(telling));
+    }
     let (secrets, secrets_in) = watch::channel(BTreeSet::new());
     let (passwords_out, passwords) = watch::channel(Arc::default());
     let run_directory = config.admin_socket.parent().unwrap_or(Path::new("/"));

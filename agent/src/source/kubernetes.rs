@@ -25,6 +25,7 @@ use tower::util::MapRequestLayer;
 use tracing::{debug, warn};
 
 use super::{Change, Feed, Feeds, SourceName};
+pub(crate) use watch::innermost;
 use watch::{Ended, Watch};
 
 /// The client's own modules log every failed request; this source tells each change of state once instead. For the
@@ -163,7 +164,7 @@ async fn connected(settings: &Settings, feeds: &Feeds) -> Option<(Client, String
 }
 
 /// A client by the configuration as it is in the files now, and the server's address. Asks nothing of the server.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     settings: &Settings,
 ) -> Result<(Client, String), Box<dyn std::error::Error + Send + Sync>> {
     let mut config = match &settings.kubeconfig {

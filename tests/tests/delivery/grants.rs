@@ -28,7 +28,7 @@ type Grants = BTreeSet<String>;
 fn unused_and_why() -> BTreeMap<&'static str, Vec<&'static str>> {
     let list = "asked of an API server that cannot stream lists";
     let kinds = "objects of our kinds from the cluster, beside those from files";
-    let state = "the node's own NodeState";
+    let state = "of a NodeState that is not there yet, which the audit log calls a patch";
     let conditions = "conditions on our objects, by the agent that holds the Lease";
     let events = "events when something changes for the worse or the better";
     BTreeMap::from([
@@ -48,7 +48,7 @@ fn unused_and_why() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "watch ipblocks",
             ],
         ),
-        (state, vec!["get nodestates", "create nodestates", "patch nodestates", "patch nodestates/status"]),
+        (state, vec!["create nodestates"]),
         (
             conditions,
             vec![
@@ -218,7 +218,16 @@ async fn an_agent_is_refused_nothing_and_granted_nothing_in_vain() -> Result<()>
     let needed: Grants = granted.difference(&unused).cloned().collect();
     assert_eq!(
         needed,
-        ["watch namespaces", "watch nodes", "watch pods", "watch secrets"].map(str::to_owned).into()
+        [
+            "watch namespaces",
+            "watch nodes",
+            "watch pods",
+            "watch secrets",
+            "patch nodestates",
+            "patch nodestates/status",
+        ]
+        .map(str::to_owned)
+        .into()
     );
     scene.await_asked("the agent to use all that it needs", |asked| needed.is_subset(&asked.allowed))?;
     let ready = ["curl", "-sf", "http://127.0.0.1:9179/readyz"];

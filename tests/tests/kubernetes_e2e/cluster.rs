@@ -299,7 +299,7 @@ kind: AgentConfig
 metadata: {{ name: default }}
 spec:
   nodeName: {node}
-  source: {{ kubernetes: {{ kubeconfig: {kubeconfig} }} }}
+  source: {{ kubernetes: {{ kubeconfig: {kubeconfig}, status: false }} }}
   adminSocket: {disk}/agent.sock
   stateDir: {disk}/state
   drain: {{ taints: ["maintenance:NoSchedule"], waitSeconds: 2 }}

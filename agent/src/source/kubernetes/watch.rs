@@ -280,7 +280,7 @@ fn refusal(status: &Status, streaming: bool) -> Stop {
 }
 
 /// The cause behind the layers of a client's error, for instance "Connection refused".
-fn innermost(error: &kube::Error) -> String {
+pub(crate) fn innermost(error: &kube::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

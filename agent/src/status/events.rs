@@ -1,0 +1,303 @@
+//! Which Events there are to tell: what has changed from one look to the next, and never what merely is. Pure; the time
+//! goes in. What cannot be told soon is forgotten rather than gathered.
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use plainroute_config::ObjectKey;
+
+use super::{
+    Seen,
+    node_state::{violations, word},
+    pace::Bucket,
+};
+use crate::{
+    admin::{Published, view::PeerView},
+    drain::DrainState,
+};
+
+/// So many at once, and one more in each interval: a storm must not reach the API server.
+const BURST: u32 = 10;
+const EVERY: Duration = Duration::from_secs(10);
+/// So many wait at most.
+const WAITING: usize = 32;
+/// So many objects are named in one note.
+const NAMED: usize = 5;
+
+/// An Event: that something has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Occurrence {
+    pub(super) reason: Reason,
+    /// What has happened, in a sentence.
+    pub(super) note: String,
+    pub(super) regarding: Regarding,
+    /// The BGPPeer that it has to do with.
+    pub(super) bgp_peer: Option<String>,
+}
+
+/// What an Event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Regarding {
+    /// The node that the agent runs on.
+    Node(String),
+    /// A Pod of it.
+    Pod { namespace: String, name: String, uid: String },
+}
+
+/// What has happened, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    SessionEstablished,
+    SessionLost,
+    DrainStarted,
+    Drained,
+    DrainEnded,
+    DeletionsHeld,
+    DeletionsReleased,
+    RunningOnLastGood,
+    InSyncAgain,
+    NotAdvertised,
+}
+
+impl Reason {
+    #[cfg(test)]
+    pub(super) const ALL: [Reason; 10] = [
+        Reason::SessionEstablished,
+        Reason::SessionLost,
+        Reason::DrainStarted,
+        Reason::Drained,
+        Reason::DrainEnded,
+        Reason::DeletionsHeld,
+        Reason::DeletionsReleased,
+        Reason::RunningOnLastGood,
+        Reason::InSyncAgain,
+        Reason::NotAdvertised,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Reason::SessionEstablished => "SessionEstablished",
+            Reason::SessionLost => "SessionLost",
+            Reason::DrainStarted => "DrainStarted",
+            Reason::Drained => "Drained",
+            Reason::DrainEnded => "DrainEnded",
+            Reason::DeletionsHeld => "DeletionsHeld",
+            Reason::DeletionsReleased => "DeletionsReleased",
+            Reason::RunningOnLastGood => "RunningOnLastGood",
+            Reason::InSyncAgain => "InSyncAgain",
+            Reason::NotAdvertised => "NotAdvertised",
+        }
+    }
+
+    /// Whether somebody should look.
+    pub(super) const fn is_warning(self) -> bool {
+        match self {
+            Reason::SessionLost
+            | Reason::DeletionsHeld
+            | Reason::RunningOnLastGood
+            | Reason::NotAdvertised => true,
+            Reason::SessionEstablished
+            | Reason::DrainStarted
+            | Reason::Drained
+            | Reason::DrainEnded
+            | Reason::DeletionsReleased
+            | Reason::InSyncAgain => false,
+        }
+    }
+
+    /// What the agent was doing.
+    pub(super) const fn action(self) -> &'static str {
+        match self {
+            Reason::SessionEstablished | Reason::SessionLost => "Peer",
+            Reason::DrainStarted | Reason::Drained | Reason::DrainEnded => "Drain",
+            Reason::DeletionsHeld | Reason::DeletionsReleased => "Delete",
+            Reason::RunningOnLastGood | Reason::InSyncAgain => "Sync",
+            Reason::NotAdvertised => "Advertise",
+        }
+    }
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// How often each session came and went.
+    sessions: BTreeMap<String, (u64, u64)>,
+    drain: DrainState,
+    held: BTreeSet<ObjectKey>,
+    restored: bool,
+    /// What was said of which Pod: UID and reason.
+    refused: BTreeSet<(String, String)>,
+}
+
+impl Memory {
+    /// What has happened since.
+    pub(super) fn handle_seen(&mut self, seen: &Seen) -> Vec<Occurrence> {
+        let state = &*seen.published;
+        let of_node = |reason: Reason, note: String| Occurrence {
+            reason,
+            note,
+            regarding: Regarding::Node(state.node.clone()),
+            bgp_peer: None,
+        };
+        let mut told = Vec::new();
+        let mut sessions = BTreeMap::new();
+        for peer in seen.peers.iter().filter(|peer| peer.range.is_none()) {
+            let counts = (peer.established_count, peer.lost_count);
+            // A peer that was taken away and came back begins to count anew.
+            let before = self.sessions.get(&peer.name).filter(|before| **before <= counts);
+            let happened = session(peer, before.copied().unwrap_or_default(), state);
+            told.extend(happened.into_iter().map(|(reason, note)| Occurrence {
+                bgp_peer: Some(peer.member_of.clone().unwrap_or_else(|| bgp_peer(peer, state))),
+                ..of_node(reason, note)
+            }));
+            sessions.insert(peer.name.clone(), counts);
+        }
+        self.sessions = sessions;
+
+        let drained = (std::mem::replace(&mut self.drain, state.drain), state.drain);
+        told.extend(drain(drained).map(|(reason, note)| of_node(reason, note.to_owned())));
+
+        let held: BTreeSet<ObjectKey> = state.held.keys().cloned().collect();
+        let new: Vec<String> = held.difference(&self.held).map(ToString::to_string).collect();
+        if !new.is_empty() {
+            let named = new.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+            let note = format!(
+                "{} deletions are held, {} in all, until somebody confirms (plainroute held): {named}",
+                new.len(),
+                held.len()
+            );
+            told.push(of_node(Reason::DeletionsHeld, note));
+        } else if held.is_empty() && !self.held.is_empty() {
+            told.push(of_node(Reason::DeletionsReleased, "no deletion is held any more".to_owned()));
+        }
+        self.held = held;
+
+        let restored = state.restored.filter(|_| state.awaited.is_empty());
+        match (std::mem::replace(&mut self.restored, restored.is_some()), restored) {
+            (false, Some(time)) => {
+                let note = format!(
+                    "the API server did not answer after a restart; what it said until {time} is in force"
+                );
+                told.push(of_node(Reason::RunningOnLastGood, note));
+            }
+            (true, None) => {
+                let note = "what the API server says now is in force".to_owned();
+                told.push(of_node(Reason::InSyncAgain, note));
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+        told.extend(self.refused(state));
+        told
+    }
+
+    /// Pods that break a rule of the pools: each once for each rule.
+    fn refused(&mut self, state: &Published) -> Vec<Occurrence> {
+        let pods = state.plan.pods.iter().filter_map(|pod| Some((pod, pod.uid.as_ref()?)));
+        let there: BTreeSet<&String> = pods.clone().map(|(_, uid)| uid).collect();
+        self.refused.retain(|(uid, _)| there.contains(uid));
+        let mut told = Vec::new();
+        for (pod, uid) in pods {
+            for (address, reason) in violations(pod) {
+                if self.refused.insert((uid.clone(), word(reason))) {
+                    told.push(Occurrence {
+                        reason: Reason::NotAdvertised,
+                        note: format!("{} is not advertised: {reason}", address.address),
+                        regarding: Regarding::Pod {
+                            namespace: pod.namespace.clone(),
+                            name: pod.name.clone(),
+                            uid: uid.clone(),
+                        },
+                        bgp_peer: None,
+                    });
+                }
+            }
+        }
+        told
+    }
+}
+
+fn bgp_peer(peer: &PeerView, state: &Published) -> String {
+    let planned = state.plan.peers.iter().find(|planned| planned.name == peer.name);
+    planned.map_or_else(|| peer.name.clone(), |planned| planned.bgp_peer.clone())
+}
+
+/// What has become of a session that had come and gone so often before.
+fn session(peer: &PeerView, before: (u64, u64), state: &Published) -> Vec<(Reason, String)> {
+    let place = peer.place().map(|place| format!(" ({place}, AS {})", peer.peer_asn)).unwrap_or_default();
+    let (name, node) = (&peer.name, &state.node);
+    let mut told = Vec::new();
+    if peer.lost_count > before.1 {
+        let why = peer.last_error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let often = match peer.lost_count - before.1 {
+            1 => String::new(),
+            times => format!(" {times} times"),
+        };
+        told.push((Reason::SessionLost, format!("{node} lost the session with {name}{place}{often}{why}")));
+    }
+    if peer.established_count > before.0 && peer.is_established() {
+        told.push((Reason::SessionEstablished, format!("{node} has a session with {name}{place}")));
+    }
+    told
+}
+
+fn drain((before, now): (DrainState, DrainState)) -> Option<(Reason, &'static str)> {
+    match (before, now) {
+        (DrainState::Active, DrainState::Active)
+        | (DrainState::Draining, DrainState::Draining)
+        | (DrainState::Drained, DrainState::Drained) => None,
+        (_, DrainState::Draining) => {
+            Some((Reason::DrainStarted, "routes are marked with GRACEFUL_SHUTDOWN and withdrawn soon"))
+        }
+        (_, DrainState::Drained) => Some((Reason::Drained, "routes are withdrawn: the node is drained")),
+        (_, DrainState::Active) => Some((Reason::DrainEnded, "the node is drained no more")),
+    }
+}
+
+/// What waits to be told.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: VecDeque<Occurrence>,
+    bucket: Bucket,
+}
+
+impl Queue {
+    pub(super) fn new(now: Instant) -> Queue {
+        Queue { waiting: VecDeque::new(), bucket: Bucket::new(BURST, EVERY, now) }
+    }
+
+    /// What waits already and has happened again is told once; where too much waits the oldest is forgotten.
+    pub(super) fn extend(&mut self, told: Vec<Occurrence>) {
+        for new in told {
+            let same = |of: &&mut Occurrence| {
+                (of.reason, &of.regarding, &of.bgp_peer) == (new.reason, &new.regarding, &new.bgp_peer)
+            };
+            if let Some(same) = self.waiting.iter_mut().find(same) {
+                same.note = new.note;
+                continue;
+            }
+            if self.waiting.len() == WAITING {
+                self.waiting.pop_front();
+            }
+            self.waiting.push_back(new);
+        }
+    }
+
+    /// The next that may be told now.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Occurrence> {
+        if self.waiting.is_empty() || !self.bucket.take(now) {
+            return None;
+        }
+        self.waiting.pop_front()
+    }
+
+    /// It could not be told.
+    pub(super) fn put_back(&mut self, event: Occurrence) {
+        self.waiting.push_front(event);
+        self.waiting.truncate(WAITING);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        (!self.waiting.is_empty()).then(|| self.bucket.poll_timeout())
+    }
+}

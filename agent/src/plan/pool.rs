@@ -172,6 +172,6 @@ fn in_ranges(pool: &IpPool, address: IpAddr) -> bool {
     pool.spec.ip_ranges.iter().any(|range| range.contains(address))
 }
 
-fn overlap(one: &AddressSet, other: &AddressSet) -> bool {
+pub(crate) fn overlap(one: &AddressSet, other: &AddressSet) -> bool {
     one.intervals().any(|(from, to)| other.intervals().any(|(first, last)| from <= last && first <= to))
 }

@@ -174,6 +174,11 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     {
         let telling = status::run(settings.clone(), access);
         tokio::spawn(cancel.clone().run_until_cancelled_owned(telling));
+        // Who runs outside a Pod has no namespace that all agents share.
+        if let Some(namespace) = own_namespace() {
+            let judging = status::conditions::run(settings.clone(), namespace);
+            tokio::spawn(cancel.clone().run_until_cancelled_owned(judging));
+        }
     }
     let (secrets, secrets_in) = watch::channel(BTreeSet::new());
     let (passwords_out, passwords) = watch::channel(Arc::default());

@@ -4,6 +4,7 @@
 //! sessions, BFD. Output: writes to the API server, when something has changed in substance and never more often than
 //! [`pace`] says. Nothing waits for it and nothing on the wire comes of it: an API server that is away, refuses, or
 //! does not know the kind costs a line in the log and is asked again later. Cancelling [`run`] leaves what is written.
+pub(crate) mod conditions;
 mod events;
 mod node_state;
 mod pace;

@@ -25,11 +25,13 @@ const ANSWER: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why something was not written.
-#[derive(Debug, PartialEq, Eq)]
-enum Trouble {
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
     /// The API server will not have it; asking again at once changes nothing.
+    #[error("the API server answers {code}: {message}")]
     Refused { code: u16, message: String },
     /// It cannot be reached or does not answer.
+    #[error("{0}")]
     Away(String),
 }
 
@@ -183,8 +185,7 @@ impl Server {
                 "the API server knows no NodeState (CustomResourceDefinition missing, or just deleted)"
                     .to_owned()
             }
-            Err(Trouble::Refused { code, message }) => format!("the API server answers {code}: {message}"),
-            Err(Trouble::Away(why)) => why,
+            Err(trouble) => trouble.to_string(),
         };
         if self.trouble.as_ref() != Some(&trouble) {
             warn!("this node's state is not told: {trouble}; nothing else depends on it, trying again");
@@ -203,7 +204,7 @@ fn backoff() -> ExponentialBackoff {
     backoff.with_max_delay(LONGEST_WAIT).without_max_times().with_jitter().build()
 }
 
-async fn asked<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
+pub(super) async fn asked<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Trouble> {
     match timeout(ANSWER, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {

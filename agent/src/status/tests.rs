@@ -311,7 +311,7 @@ fn a_storm_of_events_does_not_reach_the_api_server() {
 }
 
 /// The words in the first column of the table below a heading of the page, with what stands in the second.
-fn documented(heading: &str) -> BTreeSet<(String, String)> {
+pub(super) fn documented(heading: &str) -> BTreeSet<(String, String)> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/conditions.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, section) =

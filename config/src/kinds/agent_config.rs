@@ -96,7 +96,8 @@ pub struct KubernetesSource {
     /// Take BGPPeers, BGPAdvertisements, IPPools and Egresses from it. Without their CustomResourceDefinitions there are
     /// none, which is said; turn this off where that is meant.
     pub custom_resources: bool,
-    /// Whether the agent tells the API server how its node is: a NodeState, and Events. Nothing else depends on it.
+    /// Whether the agent tells the API server how its node is: a NodeState, Events, and, from one
+    /// agent of the cluster, conditions of objects. Nothing else depends on it.
     pub status: bool,
     /// Which deletions are not believed at once.
     pub deletions: Deletions,

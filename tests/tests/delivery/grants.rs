@@ -56,6 +56,7 @@ fn unused_and_why() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "patch bgpadvertisements/status",
                 "patch ippools/status",
                 "patch egresses/status",
+                "list nodestates",
                 "create leases",
                 "get leases",
                 "update leases",

@@ -6,8 +6,11 @@
 mod scene;
 
 use anyhow::{Result, ensure};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::Api;
 use plainroute_tests::kubelab::objects::TestPod;
-use scene::{NODE, Scene};
+use scene::{NAMESPACE, NODE, Scene};
 use serde_json::{Value, json};
 
 const STATUS: &str = "patch nodestates/status";
@@ -132,4 +135,52 @@ async fn an_api_server_that_is_away_or_lacks_the_kind_costs_one_line_and_no_rout
     let lines = scene.agent_log().matches("is not told").count();
     ensure!(lines <= 3, "{lines} lines:\n{}", scene.agent_log());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_have_conditions_once_the_lease_of_a_dead_agent_is_over() -> Result<()> {
+    let scene = Scene::without_agent().await?;
+    let leases = || Api::<Lease>::namespaced(scene.api.client(), NAMESPACE);
+    let (now, name) = (Timestamp::now(), "plainroute-status");
+    let spec =
+        json!({ "holderIdentity": "node-z", "leaseDurationSeconds": 15, "renewTime": format!("{now:.6}") });
+    scene.api.create(leases(), json!({ "metadata": { "name": name }, "spec": spec })).await?;
+
+    let object = |kind: &str, name: &str, spec: Value| json!({ "apiVersion": "plainroute.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let peer = |name: &str, more: Value| {
+        let mut spec = json!({ "localASN": 64512, "peerASN": 64600, "peerAddress": "172.16.0.99" });
+        spec.as_object_mut()
+            .into_iter()
+            .for_each(|spec| spec.extend(more.as_object().cloned().unwrap_or_default()));
+        object("BGPPeer", name, spec)
+    };
+    let pool = |name: &str, cidr: &str| {
+        object("IPPool", name, json!({ "ipRanges": [{ "cidr": cidr }], "allocation": "External" }))
+    };
+    scene
+        .api
+        .apply(peer("secret", json!({ "authSecretRef": { "name": "absent", "key": "password" } })))
+        .await?;
+    scene
+        .api
+        .apply(peer("nowhere", json!({ "nodeSelector": { "matchLabels": { "rack": "none" } } })))
+        .await?;
+    for (name, cidr) in [("one", "10.50.0.0/24"), ("two", "10.50.0.128/25"), ("three", "10.60.0.0/24")] {
+        scene.api.apply(pool(name, cidr)).await?;
+    }
+    let scene = scene.start_agent()?;
+    scene.await_condition(("BGPPeer", "nowhere"), "Established", "False NoMatchingNode").await?;
+    scene.await_condition(("BGPPeer", "nowhere"), "Accepted", "True Valid").await?;
+    scene.await_condition(("BGPPeer", "secret"), "SecretsResolved", "False MissingSecret").await?;
+    scene.await_condition(("IPPool", "one"), "Conflict", "True Overlap").await?;
+    scene.await_condition(("IPPool", "two"), "Conflict", "True Overlap").await?;
+    scene.await_condition(("IPPool", "three"), "Conflict", "False None").await?;
+    let lease = Api::<Lease>::namespaced(scene.api.client(), NAMESPACE).get(name).await?;
+    let spec = lease.spec.unwrap_or_default();
+    ensure!(spec.holder_identity.as_deref() == Some(NODE) && spec.lease_transitions == Some(1), "{spec:?}");
+    let waited = Timestamp::now().duration_since(now);
+    ensure!(waited.as_secs() >= 15, "it was taken from who may still live, after {waited}");
+    // The file's session is not touched by any of it.
+    scene.await_session("established")?;
+    scene.writes("patch bgppeers/status").map(drop)
 }

@@ -19,7 +19,11 @@ use tempfile::TempDir;
 
 /// How long a change may take on a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// The same of what waits for a Lease to end, and for the next count of all nodes.
+const LATER: Duration = Duration::from_secs(120);
 pub(crate) const NODE: &str = "node-a";
+/// The namespace that agents share.
+pub(crate) const NAMESPACE: &str = "default";
 const ADDRESS: &str = "172.16.0.1";
 const TOR: &str = "172.16.0.254";
 const USER: &str = "plainroute-agent";
@@ -28,7 +32,7 @@ const DRAIN: &str = "routes are marked with GRACEFUL_SHUTDOWN";
 
 pub(crate) struct Scene {
     // Dropped in this order: who talks before whom they talk to.
-    agent: Daemon,
+    agent: Option<Daemon>,
     pub(crate) tor: Bird,
     pub(crate) api: ApiServer,
     pub(crate) node: Netns,
@@ -40,6 +44,18 @@ pub(crate) struct Scene {
 impl Scene {
     /// The agent runs, and its session is up.
     pub(crate) async fn start() -> Result<Scene> {
+        let scene = Self::without_agent().await?.start_agent()?;
+        scene.await_session("established")?;
+        Ok(scene)
+    }
+
+    pub(crate) fn start_agent(mut self) -> Result<Scene> {
+        self.agent = Some(start_agent(&self.node, self.directory.path())?);
+        Ok(self)
+    }
+
+    /// Everything but the agent.
+    pub(crate) async fn without_agent() -> Result<Scene> {
         let (tor_ns, node, pods) = (Netns::new("tor")?, Netns::new(NODE)?, Netns::new("pods")?);
         veth((&tor_ns, "node"), (&node, "tor"))?;
         tor_ns.address("node", &format!("{TOR}/24"))?;
@@ -51,10 +67,7 @@ impl Scene {
         api.create_namespace("erp", &[("team", "erp")]).await?;
         let tor = Bird::launch(&tor_ns, &tor_config())?;
         std::fs::write(directory.path().join("agent.yaml"), agent_config(directory.path(), &api))?;
-        let agent = start_agent(&node, directory.path())?;
-        let scene = Scene { agent, tor, api, node, pods, directory, _tor: tor_ns };
-        scene.await_session("established")?;
-        Ok(scene)
+        Ok(Scene { agent: None, tor, api, node, pods, directory, _tor: tor_ns })
     }
 
     pub(crate) fn await_session(&self, state: &str) -> Result<()> {
@@ -96,6 +109,31 @@ impl Scene {
             Err(error) => Err(format!("{error:#}")),
         });
         asked.await.with_context(|| self.last_words())
+    }
+
+    /// Waits until a condition of an object has a status and a reason.
+    pub(crate) async fn await_condition(
+        &self,
+        (kind, name): (&str, &str),
+        condition: &str,
+        says: &str,
+    ) -> Result<()> {
+        let what = format!("{kind}/{name}: {condition}: {says}");
+        let asked =
+            wait_until_async(&what, LATER, async || match self.condition(kind, name, condition).await {
+                Ok(seen) if seen == says => Ok(()),
+                Ok(seen) => Err(seen),
+                Err(error) => Err(format!("{error:#}")),
+            });
+        asked.await.with_context(|| self.last_words())
+    }
+
+    async fn condition(&self, kind: &str, name: &str, condition: &str) -> Result<String> {
+        let object = serde_json::to_value(self.api.custom(kind).get(name).await?)?;
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        let found = conditions.into_iter().find(|of| of["type"] == condition);
+        let word = |field: &str| found.and_then(|of| of[field].as_str()).unwrap_or("-");
+        Ok(format!("{} {}", word("status"), word("reason")))
     }
 
     /// The Events that the agent has told, of a reason.
@@ -150,28 +188,28 @@ impl Scene {
             return self.node.run(&[&program, "drain", "--socket", &socket, "--undo"]).map(drop);
         }
         let log = self.directory.path().join("drain.log");
-        let before = self.agent.log().matches(DRAIN).count();
+        let before = self.agent_log().matches(DRAIN).count();
         // It goes on until the drain is over; that of the node does not need it.
         let _asking = self.node.spawn(&[&program, "drain", "--socket", &socket, "--wait", "600"], &log)?;
         self.await_logged(DRAIN, before + 1)
     }
 
     pub(crate) fn agent_log(&self) -> String {
-        self.agent.log()
+        self.agent.as_ref().map(Daemon::log).unwrap_or_default()
     }
 
     /// Waits until the agent has logged this so often.
     pub(crate) fn await_logged(&self, what: &str, times: usize) -> Result<()> {
         wait_until(&format!("{what:?} in the agent's log"), SOON, || {
-            match self.agent.log().matches(what).count() {
+            match self.agent_log().matches(what).count() {
                 count if count == times => Ok(()),
-                count => Err(format!("{count} times:\n{}", self.agent.log())),
+                count => Err(format!("{count} times:\n{}", self.agent_log())),
             }
         })
     }
 
     pub(crate) fn last_words(&self) -> String {
-        format!("the agent logged last:\n{}\n", tail(&self.agent.log(), 20))
+        format!("the agent logged last:\n{}\n", tail(&self.agent_log(), 20))
     }
 }
 
@@ -203,10 +241,14 @@ async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
     };
     let api = ApiServer::start_with(options).await?;
     let ours = ["bgppeers", "bgpadvertisements", "ippools", "egresses"];
+    let statuses = ours.map(|resource| format!("{resource}/status"));
     let rules = json!([
         { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes"], "verbs": ["list", "watch"] },
         { "apiGroups": ["plainroute.dev"], "resources": ours, "verbs": ["list", "watch"] },
-        { "apiGroups": ["plainroute.dev"], "resources": ["nodestates"], "verbs": ["create", "patch"] },
+        { "apiGroups": ["plainroute.dev"], "resources": ["nodestates"], "verbs": ["create", "patch", "list"] },
+        { "apiGroups": ["plainroute.dev"], "resources": statuses, "verbs": ["patch"] },
+        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"] },
+        { "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["absent"], "verbs": ["list", "watch"] },
         { "apiGroups": ["plainroute.dev"], "resources": ["nodestates/status"], "verbs": ["patch"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
     ]);
@@ -276,7 +318,9 @@ spec:
 fn start_agent(node: &Netns, directory: &Path) -> Result<Daemon> {
     let program = plainroute()?.display().to_string();
     let config = directory.join("agent.yaml").display().to_string();
-    node.spawn(&[&program, "agent", "--config", &config], &directory.join("agent.log"))
+    // As in a Pod of this namespace.
+    let namespace = format!("POD_NAMESPACE={NAMESPACE}");
+    node.spawn(&["env", &namespace, &program, "agent", "--config", &config], &directory.join("agent.log"))
 }
 
 /// The agent: `$PLAINROUTE`, or what was built beside this test (`cargo build -p plainroute-agent`).

@@ -1,0 +1,219 @@
+//! What is to be said of each object, from the objects and from what all nodes say. Pure.
+use std::{collections::BTreeMap, net::IpAddr};
+
+use jiff::{Timestamp, Unit};
+use plainroute_config::{
+    AddressSet, AdvertisementType, BgpAdvertisement, BgpPeer, Condition, ConditionStatus, Egress, IpPool,
+    Kind, NodeStateStatus,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::plan::overlap;
+
+/// What all nodes say together.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    /// By BGPPeer: how many nodes it is for, and on how many of them every session is up.
+    peers: BTreeMap<String, (u32, u32)>,
+    /// By kind and name, by reason: how many nodes say so, and what the first of them says.
+    said: BTreeMap<(String, String), BTreeMap<String, (u32, String)>>,
+}
+
+impl Totals {
+    /// What one node says.
+    pub(super) fn add(&mut self, node: &NodeStateStatus) {
+        let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
+        for session in &node.sessions {
+            let up = matches!(session.state.as_str(), "Established" | "Listening");
+            *peers.entry(&session.bgp_peer).or_insert(true) &= up;
+        }
+        for (peer, up) in peers {
+            let (nodes, established) = self.peers.entry(peer.to_owned()).or_default();
+            *nodes += 1;
+            *established += u32::from(up);
+        }
+        let mut said: BTreeMap<(String, String), BTreeMap<&str, &str>> = BTreeMap::new();
+        for object in node.objects.iter().filter(|object| object.kind != "Pod" && object.kind != "Node") {
+            // Of a session that was found: NAME@ADDRESS.
+            let name = object.name.split('@').next().unwrap_or_default();
+            let reasons = said.entry((object.kind.clone(), name.to_owned())).or_default();
+            reasons.entry(&object.reason).or_insert(&object.message);
+        }
+        for (object, reasons) in said {
+            let of = self.said.entry(object).or_default();
+            for (reason, message) in reasons {
+                of.entry(reason.to_owned()).or_insert_with(|| (0, message.to_owned())).0 += 1;
+            }
+        }
+    }
+
+    /// How many nodes say this of an object, and what one of them says.
+    fn says(&self, kind: Kind, name: &str, reason: &str) -> Option<String> {
+        let (nodes, message) = self.said.get(&(kind.name().to_owned(), name.to_owned()))?.get(reason)?;
+        Some(format!("on {nodes} nodes: {message}"))
+    }
+}
+
+/// A condition that is to be said: type, whether it holds, why in a word and in a sentence.
+type Said = (&'static str, bool, &'static str, String);
+
+/// The objects and what becomes of their status.
+pub(super) struct Judged<'a> {
+    totals: &'a Totals,
+    now: Timestamp,
+    objects: Vec<Seen>,
+}
+
+/// One object as far as it matters.
+struct Seen {
+    kind: Kind,
+    name: String,
+    generation: Option<i64>,
+    status: Value,
+    said: Vec<Said>,
+    /// What is said beside conditions.
+    more: Vec<(&'static str, Value)>,
+    addresses: Option<AddressSet>,
+}
+
+impl<'a> Judged<'a> {
+    pub(super) fn new(totals: &'a Totals, now: Timestamp) -> Judged<'a> {
+        Judged { totals, now: now.round(Unit::Second).unwrap_or(now), objects: Vec::new() }
+    }
+
+    /// An object as the API server has it.
+    pub(super) fn add(&mut self, kind: Kind, object: &Value) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let mut seen = Seen {
+            kind,
+            generation: object["metadata"]["generation"].as_i64(),
+            status: object["status"].clone(),
+            said: Vec::new(),
+            more: Vec::new(),
+            addresses: None,
+            name,
+        };
+        match read(kind, object) {
+            Ok(unsupported) => seen.said.push(match unsupported {
+                None => ("Accepted", true, "Valid", "it is understood".to_owned()),
+                Some(what) => ("Accepted", kind != Kind::Egress, "NotSupported", what),
+            }),
+            Err(why) => {
+                let why = format!("{why}; what was known of it stays in force");
+                seen.said.push(("Accepted", false, "Invalid", why));
+            }
+        }
+        if kind == Kind::IpPool
+            && let Ok(pool) = IpPool::deserialize(object)
+        {
+            let addresses = pool.spec.addresses();
+            seen.more.push(("addresses", json!(size(&addresses))));
+            seen.addresses = Some(addresses);
+        }
+        if kind == Kind::BgpPeer {
+            self.judge_peer(&mut seen);
+        }
+        self.objects.push(seen);
+    }
+
+    fn judge_peer(&self, seen: &mut Seen) {
+        let (nodes, established) = self.totals.peers.get(&seen.name).copied().unwrap_or_default();
+        seen.more.extend([("nodes", json!(nodes)), ("established", json!(established))]);
+        let of_nodes = format!("every session is up on {established} of {nodes} nodes");
+        seen.said.push(match (nodes, established == nodes) {
+            (0, _) => ("Established", false, "NoMatchingNode", "no node says that it is for it".to_owned()),
+            (_, true) => ("Established", true, "Established", of_nodes),
+            (_, false) => ("Established", false, "SessionsDown", of_nodes),
+        });
+        seen.said.push(match self.totals.says(seen.kind, &seen.name, "MissingSecret") {
+            Some(why) => ("SecretsResolved", false, "MissingSecret", why),
+            None => ("SecretsResolved", true, "Resolved", "no node lacks a secret".to_owned()),
+        });
+    }
+
+    /// Why the object is not in force as it stands although nothing is wrong with it by itself.
+    fn conflict(&self, of: &Seen) -> Said {
+        for reason in ["Shadowed", "NotInForce"] {
+            if let Some(why) = self.totals.says(of.kind, &of.name, reason) {
+                return ("Conflict", true, reason, why);
+            }
+        }
+        let shares = |other: &&Seen| {
+            let both = of.addresses.as_ref().zip(other.addresses.as_ref());
+            other.name != of.name && both.is_some_and(|(one, other)| overlap(one, other))
+        };
+        match self.objects.iter().find(shares) {
+            Some(other) => {
+                let message = format!(
+                    "shares addresses with IPPool {}; the first by name that admits a Pod is taken",
+                    other.name
+                );
+                ("Conflict", true, "Overlap", message)
+            }
+            None => ("Conflict", false, "None", "nothing is in its way".to_owned()),
+        }
+    }
+
+    /// The objects of a kind whose status is to be another, by name.
+    pub(super) fn changes(&self, kind: Kind) -> Vec<(String, Value)> {
+        let changed = self.objects.iter().filter(|seen| seen.kind == kind).filter_map(|seen| {
+            let said = seen.said.iter().cloned().chain([self.conflict(seen)]);
+            let conditions: Vec<Condition> = said.map(|said| self.condition(seen, said)).collect();
+            let mut status = json!({ "observedGeneration": seen.generation, "conditions": conditions });
+            for (field, value) in &seen.more {
+                status[*field] = value.clone();
+            }
+            (status != seen.status).then(|| (seen.name.clone(), status))
+        });
+        changed.collect()
+    }
+
+    fn condition(&self, seen: &Seen, (r#type, holds, reason, message): Said) -> Condition {
+        let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
+        let before = Vec::<Condition>::deserialize(&seen.status["conditions"]).unwrap_or_default();
+        let same = before.into_iter().find(|of| of.r#type == r#type && of.status == status);
+        Condition {
+            r#type: r#type.to_owned(),
+            status,
+            reason: reason.to_owned(),
+            message: message.chars().take(1024).collect(),
+            last_transition_time: same.map_or(self.now, |same| same.last_transition_time),
+            observed_generation: seen.generation,
+        }
+    }
+}
+
+/// Reads an object as every agent does; what of it this version does not do, or why it is not understood.
+fn read(kind: Kind, object: &Value) -> Result<Option<String>, String> {
+    let text = |error: serde_json::Error| error.to_string();
+    match kind {
+        Kind::BgpPeer => BgpPeer::deserialize(object).map(|_| None).map_err(text),
+        Kind::BgpAdvertisement => {
+            let spec = BgpAdvertisement::deserialize(object).map_err(text)?.spec;
+            let absent =
+                [(AdvertisementType::PodBlock, "PodBlock"), (AdvertisementType::EgressIp, "EgressIP")];
+            let absent = absent.into_iter().filter(|(of, _)| spec.advertises(*of)).map(|(_, word)| word);
+            let absent = absent.collect::<Vec<_>>().join(", ");
+            Ok((!absent.is_empty()).then(|| format!("this version does not advertise {absent}")))
+        }
+        Kind::IpPool => IpPool::deserialize(object).map(|_| None).map_err(text),
+        Kind::Egress => {
+            Egress::deserialize(object).map_err(text)?;
+            Ok(Some("Egress is not carried out by this version".to_owned()))
+        }
+        Kind::AgentConfig | Kind::Pod | Kind::Namespace | Kind::Node | Kind::NodeState | Kind::IpBlock => {
+            Err(format!("{kind} is not judged"))
+        }
+    }
+}
+
+/// How many addresses there are, as far as a number of the API can tell.
+fn size(addresses: &AddressSet) -> i64 {
+    let number = |address: IpAddr| match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let sizes = addresses.intervals().map(|(first, last)| (number(last) - number(first)).saturating_add(1));
+    i64::try_from(sizes.fold(0, u128::saturating_add)).unwrap_or(i64::MAX)
+}

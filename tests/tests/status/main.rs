@@ -110,14 +110,15 @@ async fn an_api_server_that_is_away_or_lacks_the_kind_costs_one_line_and_no_rout
 
     // The agents' API server is away; the test's own is not.
     scene.api.kill().await?;
-    // A drain that is taken back at once has much to tell and withdraws nothing.
+    // A drain is much to tell, and withdraws nothing until its wait is over.
     scene.set_drain(true)?;
     scene.await_logged("this node's state is not told", 1)?;
-    scene.set_drain(false)?;
     scene.await_routes(&["10.20.0.1"])?;
     ensure!(scene.node_state().await? == state, "somebody else wrote it");
     scene.api.restart().await?;
+    // What is taken back before the agent has looked was never told.
     scene.await_events("DrainStarted", 1).await?;
+    scene.set_drain(false)?;
     scene.await_events("DrainEnded", 1).await?;
     scene.await_logged("takes this node's state again", 1)?;
 

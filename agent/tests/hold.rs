@@ -222,8 +222,11 @@ fn configuration_that_goes_with_its_kind_is_held() {
     rig.delete(&peers[0]);
     rig.tell(Change::NoSuchKind(Kind::BgpPeer));
     assert!(!rig.pass(Duration::from_secs(60)));
-    assert_eq!(rig.held(), [("a".to_owned(), HeldReason::KindGone)]);
+    assert_eq!(rig.held(), [("a".to_owned(), HeldReason::KindGone), ("b".to_owned(), HeldReason::KindGone)]);
     assert_eq!(rig.there(), ["a", "b"]);
+    // Once the kind is back, so are its objects; what does not come back waits for a person.
+    rig.list(&peers[1..]);
+    assert_eq!(rig.held(), [("a".to_owned(), HeldReason::KindGone)]);
     // Control: the same deletion of a kind that stays.
     let mut rig = Rig::new();
     rig.list(&peers);
@@ -324,6 +327,30 @@ fn the_first_list_is_held_against_what_an_earlier_process_knew() {
 }
 
 #[test]
+fn a_kind_that_nobody_asks_for_any_more_is_not_waited_for() {
+    let mut rig = Rig::awaiting(FROM_SERVER[..1].to_vec());
+    rig.index.restore(known());
+    rig.list(&pods(&ALL));
+    assert_eq!(rig.index.restored(), None, "Namespaces were known and are not asked for now");
+    let last_good = rig.index.last_good(rig.now.timestamp).expect("the API server has answered in full");
+    assert_eq!(last_good.kinds, [Kind::Pod].into());
+}
+
+#[test]
+fn what_was_known_of_a_kind_that_is_gone_is_held() {
+    let mut rig = Rig::awaiting([Awaited::Objects(SourceName::Kubernetes, Kind::BgpPeer)]);
+    let known =
+        LastGood { kinds: [Kind::BgpPeer].into(), objects: vec![peer("a").into()], ..LastGood::default() };
+    rig.index.restore(known);
+    assert!(rig.tell(Change::NoSuchKind(Kind::BgpPeer)));
+    assert_eq!(
+        (rig.there(), rig.held()),
+        (vec!["a".to_owned()], vec![("a".to_owned(), HeldReason::KindGone)])
+    );
+    assert_eq!(rig.index.restored(), None);
+}
+
+#[test]
 fn a_kind_that_is_not_known_of_before_is_awaited_still() {
     let mut rig = Rig::awaiting([Awaited::Objects(SourceName::Kubernetes, Kind::BgpPeer)]);
     rig.index.restore(known());
@@ -335,8 +362,9 @@ fn a_kind_that_is_not_known_of_before_is_awaited_still() {
 
 #[test]
 fn what_is_held_stays_held_over_a_restart() {
-    let mut before = Rig::new();
+    let mut before = Rig::awaiting(FROM_SERVER[..1].to_vec());
     before.list(&pods(&["a", "b"]));
+    assert!(before.index.snapshot().is_some());
     before.tell(Change::Rewound { kind: Kind::Pod, objects: Vec::new() });
     let known = before.index.last_good(before.now.timestamp).expect("it is in sync");
     assert_eq!(known.held.len(), 2);

@@ -141,9 +141,9 @@ impl Holds {
         self.pending.remove(&kind).map(|(_, keys)| (kind, keys))
     }
 
-    /// What is put off of a kind, which is then no more.
-    pub(super) fn take_pending(&mut self, kind: Kind) -> Vec<ObjectKey> {
-        self.pending.remove(&kind).map(|(_, keys)| keys).unwrap_or_default()
+    /// What was put off of a kind is not to be judged any more.
+    pub(super) fn drop_pending(&mut self, kind: Kind) {
+        self.pending.remove(&kind);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

@@ -88,6 +88,8 @@ pub struct Index {
     slots: Arc<BTreeMap<ObjectKey, Slot>>,
     host_links: Arc<Vec<HostLink>>,
     awaited: BTreeSet<Awaited>,
+    /// What the API server is asked for.
+    asked: BTreeSet<Kind>,
     problems: BTreeMap<(SourceName, Option<Kind>), String>,
     /// Objects that the API server has and nobody understands, and why.
     refused: BTreeMap<Kind, BTreeMap<ObjectKey, String>>,
@@ -102,10 +104,16 @@ pub struct Index {
 impl Index {
     /// An empty index that gives no snapshot until all of `awaited` has come.
     pub fn new(awaited: impl IntoIterator<Item = Awaited>) -> Index {
+        let awaited: BTreeSet<Awaited> = awaited.into_iter().collect();
+        let of_the_api_server = |awaited: &Awaited| match awaited {
+            Awaited::Objects(SourceName::Kubernetes, kind) => Some(*kind),
+            Awaited::Objects(..) | Awaited::HostLinks => None,
+        };
         Index {
             slots: Arc::default(),
             host_links: Arc::default(),
-            awaited: awaited.into_iter().collect(),
+            asked: awaited.iter().filter_map(of_the_api_server).collect(),
+            awaited,
             problems: BTreeMap::new(),
             refused: BTreeMap::new(),
             holds: Holds::new(Limits::default()),
@@ -127,7 +135,7 @@ impl Index {
         for object in last_good.objects {
             self.put(SourceName::Kubernetes, object.key(), Some(object));
         }
-        self.restored = last_good.kinds;
+        self.restored = last_good.kinds.intersection(&self.asked).copied().collect();
         self.restored_from = Some(last_good.confirmed);
         self.holds.restore(last_good.held);
     }
@@ -153,8 +161,12 @@ impl Index {
             Change::Delete(key) => self.delete(source, key, now),
             Change::NoSuchKind(kind) => {
                 self.awaited.remove(&Awaited::Objects(source, kind));
-                for key in self.holds.take_pending(kind) {
-                    self.holds.hold(key, HeldReason::KindGone, now);
+                self.restored.remove(&kind);
+                self.holds.drop_pending(kind);
+                let of_it =
+                    self.slots.iter().filter(|(key, slot)| key.kind == kind && slot.cluster.is_some());
+                for (key, _) in of_it {
+                    self.holds.hold(key.clone(), HeldReason::KindGone, now);
                 }
                 false
             }
@@ -412,7 +424,7 @@ impl Index {
             return None;
         }
         let objects: Vec<_> = self.slots.values().filter_map(|slot| slot.cluster.clone()).collect();
-        let kinds = Kind::IN_FILES.into_iter().collect();
+        let kinds = self.asked.clone();
         Some(LastGood { confirmed, kinds, objects, held: self.holds.held().clone() })
     }
 }

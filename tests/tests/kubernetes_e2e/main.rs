@@ -301,6 +301,12 @@ async fn an_agent_that_starts_without_an_api_server_goes_by_what_it_said_last_or
         "what was deleted meanwhile goes, and only that:\n{log}"
     );
     ensure!(lab.a.own_routes()? == paths_a && lab.b.own_routes()? == paths_b, "adopted, not made anew");
+    for node in [&lab.a, &lab.b] {
+        node.await_check("that all is well", |health| problems(health).is_empty())?;
+    }
+    // And what it says is kept again.
+    lab.api.create_namespace("made-after-that", &[]).await?;
+    lab.a.await_kept(&["made-after-that"])?;
     Ok(())
 }
 

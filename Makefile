@@ -3,7 +3,7 @@ LAB ?= single-tor
 TIME ?= 60
 CARGO ?= cargo
 
-.PHONY: help setup setup-labs build demo test check lint docs crds bench fuzz image manifests lab-up lab-down clean
+.PHONY: help setup setup-labs build demo test check lint docs crds bench scale fuzz image manifests lab-up lab-down clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ crds: ## write the CustomResourceDefinitions of the kinds into config/crd
 
 bench: setup ## measure Plainroute, its peers and the floor in one run; BENCH="--quick --rows a" for less
 	@scripts/bench.sh $(BENCH)
+
+scale: setup ## measure agents in a cluster of 5,000 nodes and 100,000 Pods; five minutes
+	@scripts/scale.sh
 
 fuzz: ## run each fuzz target for TIME seconds
 	@scripts/fuzz.sh $(TIME)

@@ -6,6 +6,7 @@
 //! does itself, by the builders in [`objects`]. That is the point: each change is the test's own. A test that
 //! wants the cluster to act starts [`controllers`], and nodes by [`kubenode`](crate::kubenode).
 
+mod bulk;
 pub mod controllers;
 mod credentials;
 mod custom;
@@ -172,6 +173,11 @@ impl ApiServer {
     /// Undoes [`Self::freeze`].
     pub fn thaw(&self) -> Result<()> {
         self.running()?.signal(Signal::SIGCONT)
+    }
+
+    /// The process id of the API server, for what it costs.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.running()?.pid())
     }
 
     fn running(&self) -> Result<&Process> {

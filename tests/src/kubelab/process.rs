@@ -33,6 +33,10 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {} ({pid})", self.name))

@@ -9,6 +9,10 @@ use plainroute_config::{
     BgpAdvertisement, BgpPeer, Egress, IpPool, Kind, Namespace, Node, Object, ObjectKey, Pod,
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
+use serde_json::Value;
+
+/// What the agent's annotations begin with.
+const OURS: &str = "plainroute.dev/";
 
 /// A kind that is watched.
 pub(super) trait Watched: Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static {
@@ -79,7 +83,14 @@ struct Identity {
 
 impl<'de, T: Watched> Deserialize<'de> for Seen<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
+        let mut value = Value::deserialize(deserializer)?;
+        // Of the kinds that there are many of. Others' annotations make up much of them, and change often.
+        if matches!(T::KIND, Kind::Pod | Kind::Namespace)
+            && let Some(annotations) =
+                value.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)
+        {
+            annotations.retain(|key, _| key.starts_with(OURS));
+        }
         let metadata = value.get("metadata").ok_or_else(|| D::Error::missing_field("metadata"))?;
         let identity = Identity::deserialize(metadata).map_err(D::Error::custom)?;
         Ok(Self {

@@ -13,7 +13,7 @@ use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use http_body_util::StreamBody;
 use hyper::{Request, Response, body::Frame};
 use kube::{Client, client::Body};
-use plainroute_config::{Kind, ObjectKey, Pod};
+use plainroute_config::{Kind, Namespace, Node, Object, ObjectKey, Pod};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Marks, Pace, Settings, most_recent, run, watch::Ended, watch::Watch};
+use super::{Marks, Pace, Settings, most_recent, run, seen::Seen, watch::Ended, watch::Watch};
 use crate::source::{Change, Feed};
 
 const SERVER: &str = "https://api.test";
@@ -453,4 +453,22 @@ fn a_streamed_list_is_asked_for_as_of_now() {
     // What is no list goes on where it was.
     let resumed = "https://api.test/api/v1/pods?watch=true&resourceVersion=0";
     assert_eq!(asked(resumed), resumed);
+}
+
+#[test]
+fn others_annotations_are_left_behind() {
+    let metadata = |name: &str| {
+        let annotations = json!({ "plainroute.dev/ippools": "erp", "example.org/checksum": "3f1b7ee" });
+        json!({ "name": name, "resourceVersion": "7", "annotations": annotations })
+    };
+    let of = |object: Object| object.metadata().annotations.keys().cloned().collect::<Vec<_>>();
+    let mut pod = pod("orders");
+    pod["metadata"] = metadata("orders");
+    let pod: Seen<Pod> = serde_json::from_value(pod).unwrap();
+    assert_eq!(of(pod.object.unwrap().into()), ["plainroute.dev/ippools"]);
+    let namespace: Seen<Namespace> = serde_json::from_value(json!({ "metadata": metadata("erp") })).unwrap();
+    assert_eq!(of(namespace.object.unwrap().into()), ["plainroute.dev/ippools"]);
+    // There is one, and others may be configured to mean something.
+    let node: Seen<Node> = serde_json::from_value(json!({ "metadata": metadata("node-a") })).unwrap();
+    assert_eq!(of(node.object.unwrap().into()), ["example.org/checksum", "plainroute.dev/ippools"]);
 }

@@ -10,6 +10,7 @@ mod bulk;
 pub mod controllers;
 mod credentials;
 mod custom;
+mod etcd;
 pub mod objects;
 mod process;
 mod relay;
@@ -27,6 +28,8 @@ use tempfile::TempDir;
 
 use credentials::Credentials;
 pub use credentials::User;
+pub use etcd::Backup;
+use etcd::Etcd;
 use process::Process;
 use relay::Relay;
 
@@ -72,12 +75,11 @@ impl Default for Options {
 pub struct ApiServer {
     options: Options,
     programs: PathBuf,
-    etcd_port: u16,
     credentials: Credentials,
     instance: Instance,
     standby: Option<Instance>,
     // Dropped after the API servers, and before the directory.
-    _etcd: Process,
+    etcd: Etcd,
     directory: TempDir,
 }
 
@@ -114,24 +116,21 @@ impl ApiServer {
         } else {
             None
         };
-        let etcd_port = free_port(Ipv4Addr::LOCALHOST.into())?;
-        let etcd = start_etcd(&programs, directory.path(), etcd_port, netns)?;
-        let mut this =
-            Self { options, programs, etcd_port, credentials, instance, standby, _etcd: etcd, directory };
+        let etcd = Etcd::start(&programs, directory.path(), netns)?;
+        let mut this = Self { options, programs, credentials, instance, standby, etcd, directory };
         this.restart().await?;
-        if let Some(standby) = &this.standby {
-            let process = this.start_apiserver("standby", standby.address)?;
-            if let Some(standby) = &mut this.standby {
-                standby.process = Some(process);
-                standby.ready().await?;
-            }
-        }
+        this.start_standby().await?;
         Ok(this)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.instance.address
+    }
+
+    /// Where the standby listens.
+    pub fn standby_address(&self) -> Result<SocketAddr> {
+        self.standby.as_ref().map(|standby| standby.address).context("there is no standby")
     }
 
     /// The administrator's kubeconfig, for programs that reach [`Self::address`].
@@ -187,15 +186,28 @@ impl ApiServer {
     /// Starts the API server again at the same address over the same data, and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
-        self.instance.process = Some(self.start_apiserver("kube-apiserver", self.instance.address)?);
+        self.instance.process =
+            Some(self.start_apiserver("kube-apiserver", self.instance.address, etcd::CUTTABLE)?);
         self.instance.ready().await
     }
 
-    fn start_apiserver(&self, name: &'static str, address: SocketAddr) -> Result<Process> {
+    async fn start_standby(&mut self) -> Result<()> {
+        let Some(address) = self.standby.as_ref().map(|standby| standby.address) else { return Ok(()) };
+        let process = self.start_apiserver("standby", address, Ipv4Addr::LOCALHOST)?;
+        match &mut self.standby {
+            Some(standby) => {
+                standby.process = Some(process);
+                standby.ready().await
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn start_apiserver(&self, name: &'static str, address: SocketAddr, etcd: Ipv4Addr) -> Result<Process> {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         let mut command = program(&self.programs, "kube-apiserver", self.options.netns.as_deref());
         command
-            .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+            .arg(format!("--etcd-servers=http://{etcd}:{}", self.etcd.port))
             .arg(format!("--bind-address={}", address.ip()))
             .arg(format!("--secure-port={}", address.port()))
             // Nobody uses the `kubernetes` Service here, and a loopback address is refused for it.
@@ -243,19 +255,6 @@ async fn client_of(config: Kubeconfig) -> Result<Client> {
     config.connect_timeout = Some(Duration::from_secs(2));
     config.read_timeout = Some(Duration::from_secs(10));
     Ok(Client::try_from(config)?)
-}
-
-fn start_etcd(programs: &Path, directory: &Path, port: u16, netns: Option<&str>) -> Result<Process> {
-    let client = format!("http://127.0.0.1:{port}");
-    let peer = format!("http://127.0.0.1:{}", free_port(Ipv4Addr::LOCALHOST.into())?);
-    let mut command = program(programs, "etcd", netns);
-    command
-        .arg(format!("--data-dir={}", directory.join("etcd").display()))
-        .args([format!("--listen-client-urls={client}"), format!("--advertise-client-urls={client}")])
-        .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
-        .arg(format!("--initial-cluster=default={peer}"))
-        .args(["--unsafe-no-fsync=true", "--log-level=warn"]);
-    Process::start("etcd", command, directory)
 }
 
 /// The command that runs one of the programs, in `netns` if there is one. It dies with the test, even when

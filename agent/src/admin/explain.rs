@@ -96,6 +96,11 @@ fn steps(
             let by = address.advertised_by.join(", ");
             steps.push(yes(format!("BGPAdvertisement {by} takes it to {}", to.join(", "))));
             steps.extend(address.withheld.values().map(|reason| no(reason.to_string())));
+            if address.advertise.values().any(|route| route.graceful_shutdown) {
+                let why =
+                    "the Pod is being deleted: the route carries GRACEFUL_SHUTDOWN, any other is preferred";
+                steps.push(yes(why.to_owned()));
+            }
         }
     }
     steps.push(Step { ok: fate.delivered, text: format!("the kernel's path: {}", fate.path) });

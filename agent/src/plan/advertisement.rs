@@ -32,6 +32,10 @@ pub struct RouteAttributes {
     /// How often our AS is prepended.
     #[serde(skip_serializing_if = "is_zero")]
     pub as_path_prepend: u8,
+    /// The Pod is being deleted and advertised all the same: GRACEFUL_SHUTDOWN (RFC 8326), so that whoever else has the
+    /// address is preferred.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub graceful_shutdown: bool,
 }
 
 fn is_zero(count: &u8) -> bool {
@@ -97,7 +101,9 @@ pub(super) fn select(
         }
         selected.by.push(advertisement.name().to_owned());
         for peer in peers.selected(&spec.peer_selector, candidate.prefix.family()) {
-            selected.routes.entry(peer.to_owned()).or_default().merge(advertisement);
+            let route = selected.routes.entry(peer.to_owned()).or_default();
+            route.merge(advertisement);
+            route.graceful_shutdown = candidate.pod.is_terminating();
         }
     }
     selected.withhold(candidate.prefix, peers);
@@ -158,7 +164,7 @@ impl From<&RouteAttributes> for OriginAttributes {
             local_pref: attributes.local_preference,
             med: attributes.med,
             as_path_prepend: attributes.as_path_prepend,
-            drain: false,
+            drain: attributes.graceful_shutdown,
         }
     }
 }

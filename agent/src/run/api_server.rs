@@ -80,11 +80,13 @@ impl ApiServer {
                 (Some(old), Some(new)) => !same(old, new),
                 (_, new) => new.is_some(),
             };
+            // What came while one kind was in trouble is worth keeping as soon as none is.
+            let heard_again = heard && !told.heard;
             told.heard = heard;
             if is_new {
                 told.kept = kept.map(Arc::new);
             }
-            is_new
+            is_new || heard_again
         });
         changed
     }

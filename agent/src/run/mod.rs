@@ -485,7 +485,8 @@ impl Agent {
             peer: peer.clone(),
             prefix: *prefix,
             attributes: Arc::clone(shared.entry(attributes).or_insert_with(|| {
-                Arc::new(OriginAttributes { drain: graceful_shutdown, ..attributes.into() })
+                let origin = OriginAttributes::from(attributes);
+                Arc::new(OriginAttributes { drain: graceful_shutdown || origin.drain, ..origin })
             })),
         });
         let receipt: Receipt = self.outputs.speaker.originate(OWNER, originated.collect()).await;

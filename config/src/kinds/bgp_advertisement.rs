@@ -88,7 +88,8 @@ pub struct Withdraw {
     /// While the Pod is not ready.
     #[serde(default)]
     pub not_ready: bool,
-    /// From the moment that the Pod is being deleted, so before its grace period ends.
+    /// From the moment that the Pod is being deleted, so before its grace period ends. Where false, the address carries
+    /// GRACEFUL_SHUTDOWN (RFC 8326) from then on, so that any other holder of it is preferred.
     #[serde(default = "yes")]
     pub terminating: bool,
     /// Seconds that a Pod must have been ready before its address is advertised. Needs `notReady: true`.

@@ -19,7 +19,7 @@ const TOGETHER: usize = 64;
 impl ApiServer {
     /// Stores objects as they are, by their keys below `/registry`, for instance `pods/NAMESPACE/NAME`.
     pub fn store(&self, objects: impl IntoIterator<Item = (String, Value)> + Send) -> Result<()> {
-        let port = self.etcd_port;
+        let port = self.etcd.port;
         let store = move || {
             let mut objects = objects.into_iter().peekable();
             while objects.peek().is_some() {

@@ -42,6 +42,13 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Deletes all objects of one of our kinds, as `kubectl delete KIND --all` does.
+    pub async fn delete_all(&self, kind: Kind) -> Result<()> {
+        let objects = self.custom(kind.name());
+        objects.delete_collection(&DeleteParams::default(), &Default::default()).await?;
+        Ok(())
+    }
+
     /// Objects of one of our kinds.
     pub fn custom(&self, kind: &str) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("plainroute.dev", "v1alpha1", kind);
@@ -59,6 +66,18 @@ impl ApiServer {
             .patch(&name, &parameters, &Patch::Apply(&object))
             .await
             .with_context(|| format!("{kind}/{name}"))?;
+        Ok(())
+    }
+
+    /// [`Self::apply`] as soon as the API server takes it: a definition that was changed is in force a moment later.
+    pub async fn apply_once_accepted(&self, object: &Value) -> Result<()> {
+        let deadline = Instant::now() + SERVED;
+        while let Err(error) = self.apply(object.clone()).await {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(RETRY).await;
+        }
         Ok(())
     }
 

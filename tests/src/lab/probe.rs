@@ -20,6 +20,8 @@ const EVERY: Duration = Duration::from_millis(5);
 const TICK: Duration = Duration::from_millis(20);
 /// How long the last answers may take.
 const LAST_CALL: Duration = Duration::from_millis(500);
+/// How long a probe that is under way is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the answering socket listens unless it is given.
 pub const PORT: u16 = 7;
 
@@ -47,9 +49,17 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     /// How many answers there are to wait for; 0 while packets are sent.
     awaited: Arc<AtomicU64>,
+    so_far: Arc<SoFar>,
     echo: JoinHandle<()>,
     sender: JoinHandle<u64>,
     receiver: JoinHandle<Answers>,
+}
+
+/// What was sent and answered until now.
+#[derive(Debug, Default)]
+struct SoFar {
+    sent: AtomicU64,
+    answered: AtomicU64,
 }
 
 /// What came back.
@@ -92,18 +102,39 @@ impl Running {
             exchange(&client, &server, target).map_err(|error| error.to_string())
         })?;
         let (stop, awaited) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let so_far = Arc::new(SoFar::default());
+        let (sending, receiving) = (so_far.clone(), so_far.clone());
         let answers = client.try_clone()?;
         Ok(Running {
             from: from.to_owned(),
             to: target.ip(),
             stop: stop.clone(),
             awaited: awaited.clone(),
+            so_far,
             echo: std::thread::spawn({
                 let stop = stop.clone();
                 move || echo(&server, &stop)
             }),
-            sender: std::thread::spawn(move || send(&client, target, &stop)),
-            receiver: std::thread::spawn(move || receive(&answers, &awaited)),
+            sender: std::thread::spawn(move || send(&client, target, &stop, &sending)),
+            receiver: std::thread::spawn(move || receive(&answers, &awaited, &receiving)),
+        })
+    }
+
+    /// Waits until so many more packets were sent.
+    pub fn await_sent(&self, more: u64) -> Result<()> {
+        let wanted = self.so_far.sent.load(Ordering::Relaxed) + more;
+        wait_until(&format!("{more} more packets to {}", self.to), PATIENCE, || {
+            let sent = self.so_far.sent.load(Ordering::Relaxed);
+            if sent >= wanted { Ok(()) } else { Err(format!("{sent} of {wanted}")) }
+        })
+    }
+
+    /// Waits until so many packets are without an answer.
+    pub fn await_unanswered(&self, count: u64) -> Result<()> {
+        wait_until(&format!("{count} packets to {} without an answer", self.to), PATIENCE, || {
+            let answered = self.so_far.answered.load(Ordering::Relaxed);
+            let sent = self.so_far.sent.load(Ordering::Relaxed);
+            if sent.saturating_sub(answered) >= count { Ok(()) } else { Err(format!("{answered} of {sent}")) }
         })
     }
 
@@ -156,13 +187,14 @@ fn echo(server: &UdpSocket, stop: &AtomicBool) {
 }
 
 /// One packet every few milliseconds, whatever becomes of the others. Gives how many.
-fn send(client: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> u64 {
+fn send(client: &UdpSocket, target: SocketAddr, stop: &AtomicBool, so_far: &SoFar) -> u64 {
     let mut next = Instant::now();
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) || sent == 0 {
         sent += 1_u64;
         // No route, or an ICMP error for an earlier packet: this one is lost and counted so.
         let _ = client.send_to(&sent.to_be_bytes(), target);
+        so_far.sent.store(sent, Ordering::Relaxed);
         next += EVERY;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
@@ -170,7 +202,7 @@ fn send(client: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> u64 {
 }
 
 /// Takes answers until all that are awaited have come, or no more can be expected.
-fn receive(client: &UdpSocket, awaited: &AtomicU64) -> Answers {
+fn receive(client: &UdpSocket, awaited: &AtomicU64, so_far: &SoFar) -> Answers {
     let mut answers = Answers { numbers: BTreeSet::new(), longest_gap: Duration::ZERO };
     let (mut last, mut last_call) = (Instant::now(), None);
     loop {
@@ -188,6 +220,7 @@ fn receive(client: &UdpSocket, awaited: &AtomicU64) -> Answers {
         // Number 0 is an answer to the first question of all, which came late.
         if client.recv_from(&mut buffer).is_ok() && u64::from_be_bytes(buffer) > 0 {
             answers.numbers.insert(u64::from_be_bytes(buffer));
+            so_far.answered.store(answers.numbers.len() as u64, Ordering::Relaxed);
             answers.longest_gap = answers.longest_gap.max(last.elapsed());
             last = Instant::now();
         }

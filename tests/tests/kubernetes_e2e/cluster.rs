@@ -4,7 +4,7 @@
 //! that may list and watch three kinds, and the API server writes down all that this user asks.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,21 +14,25 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::Api;
 use plainroute_tests::kubelab::objects::TestPod;
 use plainroute_tests::kubelab::{ApiServer, Options, User};
-use plainroute_tests::netns::{Netns, veth};
+use plainroute_tests::lab::probe::Running as Probe;
+use plainroute_tests::netns::{Netns, veth, wait_until};
 use plainroute_tests::routers::{Bird, Family, Router, Table};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::SOON;
+use super::config::{agent_config, kinds, tor_config};
 use super::node::Node;
 
 pub(crate) const A: &str = "172.16.0.1";
 pub(crate) const B: &str = "172.16.0.2";
-const TOR: &str = "172.16.0.254";
+pub(crate) const TOR: &str = "172.16.0.254";
 /// Our own kinds that agents watch.
 const OWN_KINDS: [&str; 4] = ["bgppeers", "bgpadvertisements", "ippools", "egresses"];
+/// The namespace that the agents believe to run in.
+pub(crate) const OWN_NAMESPACE: &str = "plainroute";
 /// Who the agents are.
-const USER: &str = "plainroute-agent";
+pub(crate) const USER: &str = "plainroute-agent";
 /// The negotiated hold time, so that an outage of seconds outlasts it several times.
 pub(crate) const HOLD_TIME: Duration = Duration::from_secs(6);
 
@@ -40,11 +44,24 @@ pub(crate) struct Scene {
     pub(crate) restart_time: [u16; 2],
     /// Whether the ToR knows graceful restart at all.
     pub(crate) tor_helps: [bool; 2],
+    /// Whether the ToR makes a route with GRACEFUL_SHUTDOWN its last choice, as RFC 8326 asks.
+    pub(crate) tor_heeds_shutdown: bool,
+    /// Whether the agents tell the cluster how they are, which they have no right to here.
+    pub(crate) status: bool,
+    /// Whether our own kinds are in each agent's file; else they are for the test to apply ([`Cluster::apply_kinds`]).
+    pub(crate) kinds_in_files: [bool; 2],
 }
 
 impl Default for Scene {
     fn default() -> Self {
-        Scene { withdraw: "{}", restart_time: [120, 120], tor_helps: [true, true] }
+        Scene {
+            withdraw: "{}",
+            restart_time: [120, 120],
+            tor_helps: [true, true],
+            tor_heeds_shutdown: true,
+            status: false,
+            kinds_in_files: [true; 2],
+        }
     }
 }
 
@@ -54,8 +71,9 @@ pub(crate) struct Cluster {
     pub(crate) b: Node,
     pub(crate) tor: Arc<Bird>,
     pub(crate) api: ApiServer,
+    kinds: String,
     directory: TempDir,
-    _tor_ns: Netns,
+    pub(crate) tor_ns: Netns,
 }
 
 impl Cluster {
@@ -86,7 +104,9 @@ impl Cluster {
         for name in ["erp", "crm"] {
             api.create_namespace(name, &[("team", name)]).await?;
         }
-        Ok(Cluster { a, b, tor, api, directory, _tor_ns: tor_ns })
+        api.create_namespace(OWN_NAMESPACE, &[]).await?;
+        let kinds = kinds(&scene, 0);
+        Ok(Cluster { a, b, tor, api, kinds, directory, tor_ns })
     }
 
     /// With both agents running and their sessions up.
@@ -133,10 +153,47 @@ impl Cluster {
 
     /// A running Pod on a node that libcni left a result for.
     pub(crate) async fn run_cni_pod(&self, node: &Node, name: &str, address: &str) -> Result<()> {
+        node.link(name)?;
+        self.run_linked_pod(node, name, address).await
+    }
+
+    /// A Pod as by [`run_cni_pod`](Self::run_cni_pod) that answers; it does so as long as the value lives.
+    pub(crate) async fn run_answering_pod(&self, node: &Node, name: &str, address: &str) -> Result<Netns> {
+        let inside = node.answering_link(name, address)?;
+        self.run_linked_pod(node, name, address).await?;
+        Ok(inside)
+    }
+
+    /// A Pod as by [`run_cni_pod`](Self::run_cni_pod) whose link is there already.
+    pub(crate) async fn run_linked_pod(&self, node: &Node, name: &str, address: &str) -> Result<()> {
         let pod = erp_pod(node, name, address)?;
         self.api.create_pod(&pod).await?;
-        node.cni_result("erp", name, &self.api.pod_uid("erp", name).await?, address)?;
+        node.cni_record("erp", name, &self.api.pod_uid("erp", name).await?, address)?;
         self.api.start_pod(&pod).await
+    }
+
+    /// Packets from the ToR to a Pod, by the ToR's own routes, until the probe is finished.
+    pub(crate) fn probe(&self, pod: &Netns, address: &str) -> Result<Probe> {
+        Probe::between(&self.tor_ns, pod, address.parse()?)
+    }
+
+    /// Makes the objects of our own kinds, the same as would be in the files of node-a.
+    pub(crate) async fn apply_kinds(&self) -> Result<()> {
+        for document in self.kinds.split("---\n") {
+            if !document.is_empty() {
+                self.api.apply(serde_saphyr::from_str(document)?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node by which the ToR forwards to an address; the ToR may know others.
+    pub(crate) fn await_way(&self, address: &str, node: &str) -> Result<()> {
+        wait_until(&format!("the ToR to forward to {address} by {node}"), SOON, || {
+            let shown =
+                self.tor.birdc(&format!("show route for {address}")).map_err(|error| error.to_string())?;
+            if shown.contains(&format!("via {node} ")) { Ok(()) } else { Err(shown) }
+        })
     }
 
     /// From here on the ToR's log is new.
@@ -147,6 +204,18 @@ impl Cluster {
     /// What the ToR has logged since.
     pub(crate) fn log_since(&self, mark: &Mark) -> TorLog {
         TorLog(self.tor.log().split_off(mark.0))
+    }
+
+    /// Whether the API server has refused an agent this verb on this resource.
+    pub(crate) fn has_refused(&self, verb: &str, resource: &str) -> Result<bool> {
+        let log = std::fs::read_to_string(audit_log(self.directory.path()))?;
+        let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let refused = |event: Value| {
+            event["verb"] == verb
+                && event["objectRef"]["resource"] == resource
+                && event["responseStatus"]["code"] == 403
+        };
+        Ok(events.any(refused))
     }
 
     /// Checks that the agents asked for nothing but what their role allows, and that it sufficed.
@@ -221,7 +290,7 @@ impl fmt::Display for TorLog {
     }
 }
 
-fn protocol(node: &str) -> String {
+pub(crate) fn protocol(node: &str) -> String {
     node.replace('-', "_")
 }
 
@@ -264,79 +333,4 @@ async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
 
 fn audit_log(directory: &Path) -> PathBuf {
     directory.join("audit.log")
-}
-
-fn tor_config(scene: &Scene) -> String {
-    let mut config = format!("router id {TOR};\nlog stderr all;\nprotocol device {{}}\n");
-    for ((node, address), helps) in [("node-a", A), ("node-b", B)].into_iter().zip(scene.tor_helps) {
-        let restart = if helps { "aware" } else { "off" };
-        let name = protocol(node);
-        write!(
-            config,
-            "protocol bgp {name} {{\n\
-             \x20   debug {{ states, routes, events }};\n\
-             \x20   local {TOR} as 64600; neighbor {address} as 64512; passive;\n\
-             \x20   graceful restart {restart};\n\
-             \x20   ipv4 {{ import all; export none; }};\n\
-             }}\n"
-        )
-        .expect("a String takes all");
-    }
-    config
-}
-
-fn agent_config(node: &str, disk: &Path, api: &ApiServer, scene: &Scene, index: usize) -> String {
-    let disk = disk.display();
-    let kubeconfig = api.kubeconfig_of(USER);
-    let kubeconfig = kubeconfig.display();
-    let hold_time = HOLD_TIME.as_secs();
-    let restart_time = scene.restart_time[index];
-    let withdraw = scene.withdraw;
-    format!(
-        r#"
-apiVersion: plainroute.dev/v1alpha1
-kind: AgentConfig
-metadata: {{ name: default }}
-spec:
-  nodeName: {node}
-  source: {{ kubernetes: {{ kubeconfig: {kubeconfig}, status: false }} }}
-  adminSocket: {disk}/agent.sock
-  stateDir: {disk}/state
-  drain: {{ taints: ["maintenance:NoSchedule"], waitSeconds: 2 }}
----
-apiVersion: plainroute.dev/v1alpha1
-kind: BGPPeer
-metadata: {{ name: tor }}
-spec:
-  localASN: 64512
-  peerASN: 64600
-  peerAddress: {TOR}
-  families: [ipv4-unicast]
-  timers: {{ connectRetryTimeSeconds: 1, holdTimeSeconds: {hold_time}, keepAliveTimeSeconds: 2 }}
-  gracefulRestart: {{ enabled: true, restartTimeSeconds: {restart_time} }}
----
-apiVersion: plainroute.dev/v1alpha1
-kind: BGPAdvertisement
-metadata: {{ name: pods }}
-spec:
-  types: [PodIP]
-  withdraw: {withdraw}
----
-apiVersion: plainroute.dev/v1alpha1
-kind: IPPool
-metadata: {{ name: erp }}
-spec:
-  ipRanges: [{{ cidr: 10.20.0.0/24 }}]
-  namespaceSelector: {{ matchLabels: {{ team: erp }} }}
-  allocation: External
----
-apiVersion: plainroute.dev/v1alpha1
-kind: IPPool
-metadata: {{ name: crm }}
-spec:
-  ipRanges: [{{ cidr: 10.30.0.0/24 }}]
-  namespaceSelector: {{ matchLabels: {{ team: crm }} }}
-  allocation: External
-"#
-    )
 }

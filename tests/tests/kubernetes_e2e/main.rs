@@ -15,8 +15,10 @@
 //! - A ToR without graceful restart drops a restarting agent's routes at once, whatever the API server does.
 
 mod cluster;
+mod config;
 mod node;
 mod watcher;
+mod worst;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! A node: a network namespace with the real agent in it, a directory that stands for the node's disk, and Pods' links.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -49,10 +49,37 @@ impl Node {
     pub(crate) fn start_agent(&mut self) -> Result<()> {
         let (disk, config, log) = (self.path("var-lib"), self.path("agent.yaml"), self.path("agent.log"));
         let program = plainroute()?.display().to_string();
-        let own_disk = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_DISK, &disk];
+        let own_namespace = format!("POD_NAMESPACE={}", super::cluster::OWN_NAMESPACE);
+        let own_disk = [
+            "env",
+            &own_namespace,
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            OWN_DISK,
+            &disk,
+        ];
         let argv = [&own_disk[..], &[&program, "agent", "--config", &config]].concat();
         self.agent = Some(self.ns.spawn(&argv, Path::new(&log))?);
         Ok(())
+    }
+
+    /// From now on what this node sends to one address goes to another.
+    pub(crate) fn detour(&self, from: SocketAddr, to: SocketAddr) -> Result<()> {
+        self.ns.exec("nft add table ip detour")?;
+        self.ns.exec("nft add chain ip detour out { type nat hook output priority -100 ; }")?;
+        let (address, port) = (from.ip(), from.port());
+        self.ns
+            .exec(&format!("nft add rule ip detour out ip daddr {address} tcp dport {port} dnat to {to}"))?;
+        Ok(())
+    }
+
+    /// Undoes [`Self::detour`] for new connections.
+    pub(crate) fn no_detour(&self) -> Result<()> {
+        self.ns.exec("nft delete table ip detour").map(drop)
     }
 
     /// Stops it as an upgrade does.
@@ -79,6 +106,11 @@ impl Node {
                 Some(word) => Err(format!("no {word} in {kept:?}")),
             }
         })
+    }
+
+    /// Removes it, as a lost disk does.
+    pub(crate) fn remove_kept(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.path("state/last-good"))?)
     }
 
     /// Changes one octet of that.
@@ -158,6 +190,24 @@ impl Node {
     /// What libcni leaves after ADD of a plugin like `ptp`, over a link of the Pod's own.
     pub(crate) fn cni_result(&self, namespace: &str, pod: &str, uid: &str, address: &str) -> Result<()> {
         self.link(pod)?;
+        self.cni_record(namespace, pod, uid, address)
+    }
+
+    /// A Pod's link with a Pod at its end that has the address and answers.
+    pub(crate) fn answering_link(&self, pod: &str, address: &str) -> Result<Netns> {
+        let inside = Netns::new(&format!("{}-{pod}", self.name))?;
+        veth((&self.ns, pod), (&inside, "eth0"))?;
+        inside.address("eth0", &format!("{address}/32"))?;
+        inside.run(&["ip", "route", "add", "default", "dev", "eth0"])?;
+        self.ns.sysctl("net.ipv4.ip_forward", "1")?;
+        // The node answers for everybody beyond, at once.
+        self.ns.sysctl(&format!("net.ipv4.conf.{pod}.proxy_arp"), "1")?;
+        self.ns.sysctl(&format!("net.ipv4.neigh.{pod}.proxy_delay"), "0")?;
+        Ok(inside)
+    }
+
+    /// What libcni leaves after ADD, over a link that is there.
+    pub(crate) fn cni_record(&self, namespace: &str, pod: &str, uid: &str, address: &str) -> Result<()> {
         let record = json!({
             "kind": "cniCacheV1", "containerId": uid, "networkName": "pods", "ifName": "eth0",
             "cniArgs": [

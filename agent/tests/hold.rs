@@ -375,3 +375,22 @@ fn what_is_held_stays_held_over_a_restart() {
     assert_eq!(after.there(), ["a", "b"]);
     assert_eq!(after.index.held().values().copied().collect::<Vec<_>>(), held);
 }
+
+#[test]
+fn an_api_server_that_lacks_a_kind_or_has_an_odd_object_is_heard_and_a_silent_one_is_not() {
+    let mut rig = Rig::new();
+    let trouble = |rig: &mut Rig, kind: Option<Kind>, problem: Option<&str>| {
+        rig.tell(Change::Health { kind, problem: problem.map(str::to_owned) });
+        rig.index.hears_api_server()
+    };
+    assert!(trouble(&mut rig, None, None));
+    rig.tell(Change::NoSuchKind(Kind::BgpPeer));
+    assert!(trouble(&mut rig, Some(Kind::BgpPeer), Some("the server does not know it")));
+    let refused = BTreeMap::from([(pod("a").key(), "no labels".to_owned())]);
+    rig.tell(Change::Refused { kind: Kind::Pod, objects: refused });
+    assert!(trouble(&mut rig, Some(Kind::Pod), Some("a cannot be read")));
+    assert!(!trouble(&mut rig, Some(Kind::Node), Some("Connection refused")));
+    assert!(trouble(&mut rig, Some(Kind::Node), None));
+    rig.list(&[peer("a")]);
+    assert!(!trouble(&mut rig, Some(Kind::BgpPeer), Some("Connection refused")), "it has the kind now");
+}

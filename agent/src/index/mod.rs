@@ -93,6 +93,8 @@ pub struct Index {
     problems: BTreeMap<(SourceName, Option<Kind>), String>,
     /// Objects that the API server has and nobody understands, and why.
     refused: BTreeMap<Kind, BTreeMap<ObjectKey, String>>,
+    /// Kinds that the API server does not have.
+    absent: BTreeSet<Kind>,
     holds: Holds,
     /// The kinds that are as an earlier process knew them.
     restored: BTreeSet<Kind>,
@@ -116,6 +118,7 @@ impl Index {
             awaited,
             problems: BTreeMap::new(),
             refused: BTreeMap::new(),
+            absent: BTreeSet::new(),
             holds: Holds::new(Limits::default()),
             restored: BTreeSet::new(),
             restored_from: None,
@@ -162,6 +165,7 @@ impl Index {
             Change::NoSuchKind(kind) => {
                 self.awaited.remove(&Awaited::Objects(source, kind));
                 self.restored.remove(&kind);
+                self.absent.insert(kind);
                 self.holds.drop_pending(kind);
                 let of_it =
                     self.slots.iter().filter(|(key, slot)| key.kind == kind && slot.cluster.is_some());
@@ -235,6 +239,7 @@ impl Index {
         }
         for kind in kinds {
             self.restored.remove(kind);
+            self.absent.remove(kind);
             let gone = gone.iter().filter(|key| key.kind == *kind).cloned().collect();
             changed |= self.judge(*kind, gone, rewound, now);
         }
@@ -392,6 +397,15 @@ impl Index {
     /// What is wrong with the sources now.
     pub fn problems(&self) -> impl Iterator<Item = (SourceName, Option<Kind>, &str)> {
         self.problems.iter().map(|((source, kind), problem)| (*source, *kind, problem.as_str()))
+    }
+
+    /// Whether the API server is being heard: what is wrong with it, if anything, is what it says and not that it is silent.
+    pub fn hears_api_server(&self) -> bool {
+        let said = |kind: &Kind| {
+            self.absent.contains(kind) || self.refused.get(kind).is_some_and(|refused| !refused.is_empty())
+        };
+        let of_it = self.problems.keys().filter(|(source, _)| *source == SourceName::Kubernetes);
+        of_it.into_iter().all(|(_, kind)| kind.as_ref().is_some_and(said))
     }
 
     /// Objects of the API server that nobody understands, and why. What was known of them stays in force.

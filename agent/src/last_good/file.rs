@@ -132,7 +132,9 @@ pub(super) fn write(
     }
     let Digesting { mut inner, digest } = out;
     write_line(&mut inner, &Trailer { sha256: hex(digest.finish().as_ref()) })?;
-    inner.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.set_modified(SystemTime::from(confirmed))?;
+    file.sync_all()?;
     fs::rename(&fresh, state_dir.join(FILE))
 }
 

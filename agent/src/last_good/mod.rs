@@ -1,8 +1,8 @@
 //! What the API server said last, in `stateDir`: an agent that starts while the API server is away advertises by it.
 //!
 //! Owner of the file. Inputs: what the main task knows ([`Kept`]) and the marks of the watches. Output: the file, written
-//! some seconds after a change, as a whole or not at all; its time of modification tells until when it was known to be
-//! true. When [`keep`] is cancelled the file stays as it is.
+//! some seconds after a change and when the agent ends, as a whole or not at all; its time of modification tells until when it
+//! was known to be true. When [`keep`] is cancelled the file stays as it is.
 mod file;
 #[cfg(test)]
 mod tests;
@@ -34,7 +34,7 @@ pub struct Told {
     pub heard: bool,
 }
 
-/// Keeps the file in step until nobody tells any more.
+/// Keeps the file in step until nobody tells any more; what was told last is in it then.
 pub async fn keep(
     state_dir: PathBuf,
     node: String,
@@ -43,31 +43,33 @@ pub async fn keep(
 ) {
     let mut trouble = None;
     let mut written: Option<Arc<Kept>> = None;
+    let mut confirmed = None;
     let mut renew_at = Instant::now() + RENEW;
-    loop {
+    let mut over = false;
+    while !over {
         tokio::select! {
             changed = told.changed() => {
-                if changed.is_err() {
-                    return;
-                }
+                over = changed.is_err();
                 // Until the window is over; what comes meanwhile goes into the same file.
                 let ended = async { while told.changed().await.is_ok() {} };
-                let _ = timeout(GATHER, ended).await;
+                over |= timeout(GATHER, ended).await.is_ok();
             }
             () = sleep_until(renew_at) => {}
         }
         renew_at = Instant::now() + RENEW;
         let Told { kept, heard } = told.borrow_and_update().clone();
-        let Some(kept) = kept.filter(|_| heard) else { continue };
+        let Some(kept) = kept else { continue };
         let stands = written.as_ref().is_some_and(|written| Arc::ptr_eq(written, &kept));
+        if stands && (!heard || over) {
+            continue;
+        }
+        // What is not heard is known, but not known to be still so.
+        let as_of = confirmed.filter(|_| !heard).unwrap_or_else(Timestamp::now);
         let (directory, node, of, marks) =
             (state_dir.clone(), node.clone(), Arc::clone(&kept), marks.borrow().clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let confirmed = Timestamp::now();
-            match stands {
-                true => file::renew(&directory, confirmed),
-                false => file::write(&directory, &node, &of, &marks, confirmed),
-            }
+        let done = tokio::task::spawn_blocking(move || match stands {
+            true => file::renew(&directory, as_of),
+            false => file::write(&directory, &node, &of, &marks, as_of),
         });
         let failed = match done.await {
             Ok(Ok(())) => None,
@@ -82,6 +84,7 @@ pub async fn keep(
             Some(_) | None => {}
         }
         written = failed.is_none().then_some(kept);
+        confirmed = Some(as_of);
         trouble = failed;
     }
 }

@@ -121,11 +121,18 @@ async fn it_is_written_after_a_change_renewed_while_the_server_is_heard_and_left
     let first = until(|| loaded().map(|kept| kept.confirmed)).await;
     let renewed = until(|| loaded().map(|kept| kept.confirmed).filter(|time| *time > first)).await;
 
-    told.send_replace(Told { kept: Some(Arc::new(kept())), heard: false });
+    let fewer = Kept { objects: kept().objects[..1].to_vec(), ..kept() };
+    told.send_replace(Told { kept: Some(Arc::new(fewer)), heard: false });
     tokio::time::sleep(RENEW * 3).await;
-    assert_eq!(loaded().map(|kept| kept.confirmed), Some(renewed), "nobody can say that it is still so");
+    let unheard = loaded().expect("a file");
+    assert_eq!(unheard.objects.len(), 1, "what is known is kept all the same");
+    assert_eq!(unheard.confirmed, renewed, "but nobody can say that it is still so");
+
+    // The end of the agent leaves nothing to the next window.
+    told.send_replace(Told { kept: Some(Arc::new(kept())), heard: true });
     drop(told);
     keeping.await.unwrap();
+    assert_eq!(loaded().map(|kept| kept.objects.len()), Some(3));
 }
 
 /// The clock of the runtime goes on by itself; the files are written by threads that it waits for.

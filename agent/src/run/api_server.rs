@@ -13,7 +13,6 @@ use tracing::{info, warn};
 use crate::{
     index::{Held, Index, LastGood, Moment, Snapshot},
     last_good::Told,
-    source::SourceName,
 };
 
 /// How long the API server may take for its first answer before what an earlier process knew is in force; the peers wait
@@ -66,7 +65,7 @@ impl ApiServer {
             None => false,
         };
         self.journal(index);
-        let heard = !index.problems().any(|(source, ..)| source == SourceName::Kubernetes);
+        let heard = index.hears_api_server();
         if !heard {
             self.fall_back_at = self.fall_back_at.map(|at| at.min(self.started + PATIENCE_WITH_TROUBLE));
         }

@@ -190,9 +190,10 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let marks = watch::Sender::new(marks.unwrap_or_default());
     let api_server = kubernetes.as_ref().map(|_| {
         let (told, told_in) = watch::channel(Told::default());
-        tokio::spawn(last_good::keep(config.state_dir.clone(), node.clone(), told_in, marks.subscribe()));
-        ApiServer::new(told, own_namespace())
+        let keep = last_good::keep(config.state_dir.clone(), node.clone(), told_in, marks.subscribe());
+        (ApiServer::new(told, own_namespace()), tokio::spawn(keep))
     });
+    let (api_server, keeping) = api_server.unzip();
     let awaited = start_sources(files, secret_source, kubernetes, marks, feeds, &cancel);
     let mut index = Index::new(awaited);
     if let Some(source) = &config.source.kubernetes {
@@ -216,6 +217,11 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let result = agent.serve(inputs, &mut kernel).await;
     info!("stopping: sessions close without NOTIFICATION, routes stay");
     speaker.stop(StopMode::Retain).await;
+    // With the main task goes who tells the API server's side of it, which is then written down.
+    drop(agent);
+    if let Some(keeping) = keeping {
+        let _ = tokio::time::timeout(Duration::from_secs(1), keeping).await;
+    }
     cancel.cancel();
     let _ = serving.await;
     result

@@ -42,7 +42,8 @@ fn a_restart_costs_nothing(tor: usize) {
         await_fresh(&world);
     }
     let count = probe.finish().unwrap();
-    assert!(count.sent > 100 && count.lost == 0, "{count:?}");
+    // A packet every 10 ms, and two restarts can be over within half a second.
+    assert!(count.sent > 20 && count.lost == 0, "{count:?}");
     assert_eq!(world.bfd_process(), Some(process));
     assert_eq!(local_discriminators(&world), before);
     for number in [0, 1] {

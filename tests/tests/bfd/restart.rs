@@ -42,7 +42,7 @@ fn a_restart_costs_nothing(tor: usize) {
         await_fresh(&world);
     }
     let count = probe.finish().unwrap();
-    // A packet every 10 ms, and two restarts can be over within half a second.
+    // A packet every 5 ms, and two restarts can be over within a third of a second.
     assert!(count.sent > 20 && count.lost == 0, "{count:?}");
     assert_eq!(world.bfd_process(), Some(process));
     assert_eq!(local_discriminators(&world), before);

@@ -52,6 +52,8 @@ umount -l old
 rmdir old
 hostname "$name"
 ip link set lo up
+# A new network namespace takes the machine's own setting, which a container runtime may have switched on.
+echo 0 >/proc/sys/net/ipv4/ip_forward
 # An address can be used at once: the lab's addresses are unique by construction.
 echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::{
     fib::{DefaultGateway, Installed},
     plan::Plan,
+    state_file,
 };
 
 const FILE: &str = "routers";
@@ -233,7 +234,8 @@ impl Discovery {
         if self.known == *before {
             return;
         }
-        if let Err(error) = write_whole(&self.file, &self.known) {
+        let known = serde_json::to_vec(&self.known).map_err(io::Error::from);
+        if let Err(error) = known.and_then(|known| state_file::replace(&self.file, &known)) {
             warn!(file = %self.file.display(), %error, "the routers found cannot be remembered for a restart");
         }
     }
@@ -260,16 +262,6 @@ fn recall(file: &Path) -> io::Result<Known> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Known::default()),
         Err(error) => Err(error),
     }
-}
-
-/// Whole or not at all.
-fn write_whole(file: &Path, known: &Known) -> io::Result<()> {
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let fresh = file.with_extension("new");
-    fs::write(&fresh, serde_json::to_vec(known)?)?;
-    fs::rename(&fresh, file)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::state_file;
+
 const FILE: &str = "drained";
 
 /// How far the node is drained.
@@ -116,14 +118,8 @@ impl Drain {
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        if let Some(directory) = self.file.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        // Whole or not at all.
-        let fresh = self.file.with_extension("new");
         let words: String = asked.iter().map(|by| format!("{}\n", by.word())).collect();
-        fs::write(&fresh, words)?;
-        fs::rename(&fresh, &self.file)
+        state_file::replace(&self.file, words.as_bytes())
     }
 
     /// When [`Drain::handle_timeout`] wants to be called.

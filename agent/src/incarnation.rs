@@ -5,6 +5,8 @@
 //! namespace: the kernel's routes are still there. After a reboot they are not, and claiming so would blackhole.
 use std::{fs, io, path::Path};
 
+use crate::state_file;
+
 const FILE: &str = "incarnation";
 
 /// What is known of the process before this one.
@@ -23,7 +25,6 @@ pub fn take_over(state_dir: &Path) -> io::Result<Incarnation> {
 }
 
 fn take_over_as(state_dir: &Path, here: &str) -> io::Result<Incarnation> {
-    fs::create_dir_all(state_dir)?;
     let path = state_dir.join(FILE);
     let before = match fs::read_to_string(&path) {
         Ok(before) => Some(before),
@@ -31,10 +32,7 @@ fn take_over_as(state_dir: &Path, here: &str) -> io::Result<Incarnation> {
         Err(error) => return Err(error),
     };
     if before.as_deref() != Some(here) {
-        // Whole or not at all: a torn file would look like another boot.
-        let fresh = state_dir.join(format!("{FILE}.new"));
-        fs::write(&fresh, here)?;
-        fs::rename(&fresh, &path)?;
+        state_file::replace(&path, here.as_bytes())?;
     }
     Ok(Incarnation { restarted: before.is_some(), forwarding_preserved: before.as_deref() == Some(here) })
 }

@@ -20,4 +20,5 @@ pub mod plan;
 mod private_socket;
 pub mod run;
 pub mod source;
+mod state_file;
 mod status;

@@ -101,6 +101,8 @@ pub struct Index {
     restored_from: Option<Timestamp>,
     /// The API server has no Node of this name any more.
     node_gone: bool,
+    /// How often what is known of the API server's objects has changed.
+    revision: u64,
 }
 
 impl Index {
@@ -123,6 +125,7 @@ impl Index {
             restored: BTreeSet::new(),
             restored_from: None,
             node_gone: false,
+            revision: 0,
         }
     }
 
@@ -344,6 +347,7 @@ impl Index {
             return false;
         }
         *side = object;
+        self.revision += u64::from(source != SourceName::Files);
         let slots = Arc::make_mut(&mut self.slots);
         if slot.file.is_none() && slot.cluster.is_none() {
             slots.remove(&key);
@@ -430,6 +434,11 @@ impl Index {
         self.awaited
             .is_empty()
             .then(|| Snapshot { slots: Arc::clone(&self.slots), host_links: Arc::clone(&self.host_links) })
+    }
+
+    /// Another number whenever another object, or another form of one, is known of the API server.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// What a later process can start from; nothing while the API server has not answered in full.

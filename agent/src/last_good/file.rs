@@ -2,7 +2,7 @@
 //! another node is refused, and said so.
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::Path,
     sync::Arc,
@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::{
     index::{Held, LastGood},
     source::kubernetes::Marks,
+    state_file,
 };
 
 /// The file's name in `stateDir`.
@@ -113,10 +114,6 @@ pub(super) fn write(
     marks: &Marks,
     confirmed: Timestamp,
 ) -> io::Result<()> {
-    fs::create_dir_all(state_dir)?;
-    let fresh = state_dir.join(format!("{FILE}.new"));
-    let file = File::create(&fresh)?;
-    let mut out = Digesting { inner: BufWriter::new(file), digest: digest::Context::new(&digest::SHA256) };
     let header = Header {
         format: FORMAT,
         node: node.to_owned(),
@@ -125,17 +122,21 @@ pub(super) fn write(
         marks: marks.iter().map(|(kind, mark)| (kind.to_string(), *mark)).collect(),
         objects: kept.objects.len(),
     };
-    write_line(&mut out, &header)?;
-    for object in &kept.objects {
-        let held = kept.held.get(&object.key());
-        write_line(&mut out, &Line { held, kind: object.kind(), object })?;
-    }
-    let Digesting { mut inner, digest } = out;
-    write_line(&mut inner, &Trailer { sha256: hex(digest.finish().as_ref()) })?;
-    let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.set_modified(SystemTime::from(confirmed))?;
-    file.sync_all()?;
-    fs::rename(&fresh, state_dir.join(FILE))
+    state_file::replace_with(&state_dir.join(FILE), 0o666, |file| {
+        let digest = digest::Context::new(&digest::SHA256);
+        let mut out = Digesting { inner: BufWriter::new(&*file), digest };
+        write_line(&mut out, &header)?;
+        for object in &kept.objects {
+            let held = kept.held.get(&object.key());
+            write_line(&mut out, &Line { held, kind: object.kind(), object })?;
+        }
+        let Digesting { mut inner, digest } = out;
+        write_line(&mut inner, &Trailer { sha256: hex(digest.finish().as_ref()) })?;
+        inner.flush()?;
+        drop(inner);
+        file.set_modified(SystemTime::from(confirmed))?;
+        file.sync_all()
+    })
 }
 
 /// Says that what the file says is still so.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    index::{Held, Index, LastGood, Moment, Snapshot},
+    index::{Held, Index, Moment, Snapshot},
     last_good::Told,
 };
 
@@ -28,6 +28,8 @@ pub(super) struct ApiServer {
     fall_back_at: Option<Instant>,
     /// The namespace that the agent runs in.
     namespace: Option<String>,
+    /// The revision of the index that was told to be kept.
+    kept: Option<u64>,
     /// What was held when it was last looked at.
     held: BTreeMap<ObjectKey, Held>,
     node_gone: bool,
@@ -37,7 +39,15 @@ impl ApiServer {
     pub(super) fn new(told: watch::Sender<Told>, namespace: Option<String>) -> ApiServer {
         let started = Instant::now();
         let fall_back_at = Some(started + PATIENCE);
-        ApiServer { told, started, fall_back_at, namespace, held: BTreeMap::new(), node_gone: false }
+        ApiServer {
+            told,
+            started,
+            fall_back_at,
+            namespace,
+            kept: None,
+            held: BTreeMap::new(),
+            node_gone: false,
+        }
     }
 
     /// When [`ApiServer::handle_timeout`] wants to be called.
@@ -64,28 +74,19 @@ impl ApiServer {
             Some(until) => index.confirm(|_, held| held.since <= until),
             None => false,
         };
-        self.journal(index);
+        let as_kept = !self.journal(index) && self.kept == Some(index.revision());
         let heard = index.hears_api_server();
         if !heard {
             self.fall_back_at = self.fall_back_at.map(|at| at.min(self.started + PATIENCE_WITH_TROUBLE));
         }
+        let fresh = if as_kept { None } else { index.last_good(Timestamp::now()) };
+        self.kept = fresh.as_ref().map(|_| index.revision()).or(self.kept);
         self.told.send_if_modified(|told| {
-            let kept = index.last_good(Timestamp::now());
-            let same = |old: &Arc<LastGood>, new: &LastGood| {
-                let one = old.objects.iter().zip(&new.objects).all(|(old, new)| Arc::ptr_eq(old, new));
-                one && old.objects.len() == new.objects.len() && old.held == new.held
-            };
-            let is_new = match (&told.kept, &kept) {
-                (Some(old), Some(new)) => !same(old, new),
-                (_, new) => new.is_some(),
-            };
             // What came while one kind was in trouble is worth keeping as soon as none is.
-            let heard_again = heard && !told.heard;
+            let modified = fresh.is_some() || (heard && !told.heard);
             told.heard = heard;
-            if is_new {
-                told.kept = kept.map(Arc::new);
-            }
-            is_new || heard_again
+            told.kept = fresh.map(Arc::new).or(told.kept.take());
+            modified
         });
         changed
     }
@@ -97,9 +98,11 @@ impl ApiServer {
         namespace.metadata.annotation(annotation::DELETIONS_CONFIRMED_UNTIL)?.parse().ok()
     }
 
-    fn journal(&mut self, index: &Index) {
+    /// Logs what is new; true where what is held is not what it was.
+    fn journal(&mut self, index: &Index) -> bool {
         let held = index.held();
-        if *held != self.held {
+        let differs = *held != self.held;
+        if differs {
             let new: Vec<String> =
                 held.keys().filter(|key| !self.held.contains_key(*key)).map(ToString::to_string).collect();
             if let Some((_, first)) = held.iter().find(|(key, _)| !self.held.contains_key(*key)) {
@@ -119,6 +122,7 @@ impl ApiServer {
             warn!("the Node was deleted; the sessions stay, and each Pod's route until its Pod is gone");
         }
         self.node_gone = index.node_gone();
+        differs
     }
 }
 

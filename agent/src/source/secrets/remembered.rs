@@ -4,14 +4,15 @@
 //! is over. A disk is no place for it: where the directory is not a tmpfs nothing is written.
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use k8s_openapi::ByteString;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+use crate::state_file;
 
 /// The file's name, beside the admin socket.
 const FILE: &str = "secrets";
@@ -69,14 +70,9 @@ impl Remembered {
             keys.iter().map(|(key, value)| (key.clone(), ByteString(value.clone()))).collect()
         };
         let written: BTreeMap<&String, _> = contents.iter().map(|(name, keys)| (name, bytes(keys))).collect();
-        let save = || -> io::Result<()> {
-            let fresh = file.with_extension("new");
-            let _ = fs::remove_file(&fresh);
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            out.write_all(&serde_json::to_vec(&written)?)?;
-            fs::rename(&fresh, file)
-        };
-        if let Err(error) = save() {
+        let saved =
+            state_file::replace_with(file, 0o600, |out| out.write_all(&serde_json::to_vec(&written)?));
+        if let Err(error) = saved {
             tracing::warn!(file = %file.display(), %error, "passwords from Secrets cannot be remembered over a restart");
         }
     }

@@ -6,16 +6,19 @@
 //! does itself, by the builders in [`objects`]. That is the point: each change is the test's own. A test that
 //! wants the cluster to act starts [`controllers`], and nodes by [`kubenode`](crate::kubenode).
 
+pub mod audit;
 mod bulk;
 pub mod controllers;
 mod credentials;
 mod custom;
 mod etcd;
 pub mod objects;
+mod ports;
 mod process;
 mod relay;
+pub mod rights;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +33,7 @@ use credentials::Credentials;
 pub use credentials::User;
 pub use etcd::Backup;
 use etcd::Etcd;
+use ports::free_port;
 use process::Process;
 use relay::Relay;
 
@@ -105,18 +109,18 @@ impl ApiServer {
         let directory = crate::scratch::directory("kubelab")?;
         let mut names = options.alternative_addresses.clone();
         names.extend([options.listen, Ipv4Addr::LOCALHOST.into()]);
-        let address = SocketAddr::new(options.listen, free_port(options.listen)?);
+        let address = SocketAddr::new(options.listen, free_port(&[options.listen])?);
         let credentials = Credentials::create(directory.path(), address, &names, &options.users)?;
 
         let netns = options.netns.as_deref();
         let instance = Instance::new(address, netns, &credentials).await?;
         let standby = if options.standby {
-            let address = SocketAddr::new(options.listen, free_port(options.listen)?);
+            let address = SocketAddr::new(options.listen, free_port(&[options.listen])?);
             Some(Instance::new(address, netns, &credentials).await?)
         } else {
             None
         };
-        let etcd = Etcd::start(&programs, directory.path(), netns)?;
+        let etcd = Etcd::start(&programs, directory.path(), netns).await?;
         let mut this = Self { options, programs, credentials, instance, standby, etcd, directory };
         this.restart().await?;
         this.start_standby().await?;
@@ -284,20 +288,6 @@ pub(crate) fn programs(names: &[&str]) -> Result<PathBuf> {
         bail!("{script} failed: {}", output.status);
     }
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()))
-}
-
-/// A port below the ephemeral range, so that no outgoing connection takes it while the server is down.
-fn free_port(address: IpAddr) -> Result<u16> {
-    for _ in 0..200 {
-        let port = 20_000 + (random() % 10_000) as u16;
-        // An address that only exists inside a namespace cannot be tried from here; any port will do.
-        match TcpListener::bind((address, port)) {
-            Ok(_) => return Ok(port),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => return Ok(port),
-            Err(_) => continue,
-        }
-    }
-    bail!("no free port at {address}")
 }
 
 /// Enough randomness for a port or a token of a test, from the standard library's own hash seeds.

@@ -7,13 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::Api;
 use plainroute_agent::source::kubernetes::{self, Pace, Settings};
 use plainroute_agent::source::{Change, Feed};
 use plainroute_config::{Kind, Object, ObjectKey, Pod};
 use plainroute_tests::kubelab::objects::TestPod;
-use plainroute_tests::kubelab::{ApiServer, Options, User};
+use plainroute_tests::kubelab::{ApiServer, Options, User, rights};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -276,14 +274,7 @@ async fn a_missing_right_is_said_and_stops_only_its_own_kind() -> Result<()> {
 /// Lets the user `agent` list and watch.
 async fn allow(api: &ApiServer, name: &str, resources: &[&str]) -> Result<()> {
     let rules = json!([{ "apiGroups": [""], "resources": resources, "verbs": ["list", "watch"] }]);
-    let role = json!({ "metadata": { "name": name }, "rules": rules });
-    api.create::<ClusterRole>(Api::all(api.client()), role).await?;
-    let binding = json!({
-        "metadata": { "name": name },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "agent" }],
-    });
-    api.create::<ClusterRoleBinding>(Api::all(api.client()), binding).await
+    api.grant(name, rules, rights::user("agent")).await
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use plainroute_tests::agent;
 use plainroute_tests::netns::{Netns, veth};
 use plainroute_tests::routers::{Bird, Family, Frr, Router};
 
@@ -112,8 +113,8 @@ fn serves<R: Router>(launch: fn(&Netns, &str) -> Result<R>, text: &str) -> Resul
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     fs::write(path("node.yaml"), configuration(&directory.path().display().to_string()))?;
-    let program = std::env::var_os("PLAINROUTE").map_or_else(beside, |path| Ok(path.into()))?;
-    let (program, config) = (program.display().to_string(), path("node.yaml").display().to_string());
+    let (program, config) =
+        (agent::program()?.display().to_string(), path("node.yaml").display().to_string());
     let agent = node.spawn(&[&program, "agent", "--config", &config], &path("log"))?;
     let neighbor: IpAddr = NODE.parse()?;
     tor.await_state(neighbor, "established", PATIENCE).with_context(|| agent.log())?;
@@ -124,13 +125,6 @@ fn serves<R: Router>(launch: fn(&Netns, &str) -> Result<R>, text: &str) -> Resul
     let sent = Command::new(&program).args(["routes", "advertised", "--socket", &socket]).output()?;
     ensure!(said(&sent).contains("10.99.0.5/32"), "the router was to refuse it itself: {}", said(&sent));
     Ok(())
-}
-
-/// The agent that was built beside this test.
-fn beside() -> Result<std::path::PathBuf> {
-    let path = std::env::current_exe()?.ancestors().nth(2).context("a directory")?.join("plainroute");
-    ensure!(path.exists(), "no {}; run `cargo build -p plainroute-agent` first", path.display());
-    Ok(path)
 }
 
 #[test]

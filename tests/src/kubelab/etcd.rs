@@ -3,14 +3,22 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::process::Process;
 use crate::netns::Netns;
 
-use super::{ApiServer, free_port, program};
+use super::ports::free_port;
+use super::{ApiServer, RETRY, program};
+
+/// What it logs once it has elected itself and listens; and when another process has taken a port of it.
+const READY: &str = "ready to serve client requests";
+const TAKEN: &str = "address already in use";
+const PATIENCE: Duration = Duration::from_secs(60);
+const ATTEMPTS: u32 = 5;
 
 /// Where the API server that agents know reaches etcd; a standby does so at 127.0.0.1. So the one can be cut off.
 pub(super) const CUTTABLE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -23,11 +31,32 @@ pub(super) struct Etcd {
 }
 
 impl Etcd {
-    pub(super) fn start(programs: &Path, directory: &Path, netns: Option<&str>) -> Result<Etcd> {
-        let (port, peer_port) =
-            (free_port(Ipv4Addr::LOCALHOST.into())?, free_port(Ipv4Addr::LOCALHOST.into())?);
-        Ok(Etcd { process: start(programs, directory, netns, (port, peer_port))?, port, peer_port })
+    /// Returns when it serves: kube-apiserver gives up on an etcd that it cannot reach.
+    pub(super) async fn start(programs: &Path, directory: &Path, netns: Option<&str>) -> Result<Etcd> {
+        let own = [Ipv4Addr::LOCALHOST.into(), CUTTABLE.into()];
+        for _ in 0..ATTEMPTS {
+            let (port, peer_port) = (free_port(&own)?, free_port(&own)?);
+            let mut process = start(programs, directory, netns, (port, peer_port))?;
+            match ready(&mut process).await {
+                Ok(()) => return Ok(Etcd { process, port, peer_port }),
+                Err(_) if process.has_said(TAKEN)? => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("other processes took the ports of etcd {ATTEMPTS} times")
     }
+}
+
+async fn ready(process: &mut Process) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !process.has_said(READY)? {
+        process.still_runs()?;
+        if Instant::now() > deadline {
+            bail!("etcd did not serve within {PATIENCE:?}; it said last:\n{}", process.last_words());
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    Ok(())
 }
 
 fn start(
@@ -44,7 +73,7 @@ fn start(
         .arg(format!("--advertise-client-urls={client}"))
         .args([format!("--listen-peer-urls={peer}"), format!("--initial-advertise-peer-urls={peer}")])
         .arg(format!("--initial-cluster=default={peer}"))
-        .args(["--unsafe-no-fsync=true", "--log-level=warn"]);
+        .args(["--unsafe-no-fsync=true", "--log-level=info"]);
     Process::start("etcd", command, directory)
 }
 
@@ -92,6 +121,7 @@ impl ApiServer {
         let ports = (self.etcd.port, self.etcd.peer_port);
         self.etcd.process =
             start(&self.programs, self.directory.path(), self.options.netns.as_deref(), ports)?;
+        ready(&mut self.etcd.process).await?;
         self.restart().await?;
         self.start_standby().await
     }

@@ -21,6 +21,8 @@ pub(super) struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
+    /// Where in the log its own words begin.
+    begin: u64,
 }
 
 impl Process {
@@ -28,9 +30,10 @@ impl Process {
     pub(super) fn start(name: &'static str, mut command: Command, directory: &Path) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
+        let begin = output.metadata()?.len();
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = spawn(command).with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name, child, log })
+        Ok(Self { name, child, log, begin })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -48,6 +51,13 @@ impl Process {
             None => Ok(()),
             Some(status) => bail!("{} ended ({status}); it said last:\n{}", self.name, self.last_words()),
         }
+    }
+
+    /// Whether this is in its output.
+    pub(super) fn has_said(&self, words: &str) -> Result<bool> {
+        let log = std::fs::read(&self.log)?;
+        let own = log.get(usize::try_from(self.begin)?..).unwrap_or_default();
+        Ok(own.windows(words.len()).any(|window| window == words.as_bytes()))
     }
 
     /// The last lines of its output.

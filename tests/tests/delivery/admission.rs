@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, Error};
@@ -65,14 +64,8 @@ async fn allow_blocks(api: &ApiServer) -> Result<()> {
     let rules = json!([
         { "apiGroups": ["plainroute.dev"], "resources": ["ipblocks", "nodestates"], "verbs": verbs },
     ]);
-    let role = json!({ "metadata": { "name": "blocks" }, "rules": rules });
-    api.create::<ClusterRole>(Api::all(api.client()), role).await?;
-    let binding = json!({
-        "metadata": { "name": "blocks" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "blocks" },
-        "subjects": [{ "kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE }],
-    });
-    api.create::<ClusterRoleBinding>(Api::all(api.client()), binding).await
+    let subject = json!({ "kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE });
+    api.grant("blocks", rules, subject).await
 }
 
 /// Waits until the API server goes by what it was told a moment ago: that the policy holds, or that it does not.

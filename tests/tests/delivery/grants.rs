@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
+use plainroute_tests::agent;
+use plainroute_tests::kubelab::audit::AuditLog;
 use plainroute_tests::kubelab::objects::TestPod;
 use plainroute_tests::kubelab::{ApiServer, Options};
 use plainroute_tests::netns::{Daemon, Netns, tail, wait_until};
@@ -93,12 +95,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn read(log: &Path) -> Result<Asked> {
+    fn read(log: &AuditLog) -> Result<Asked> {
         let mut asked = Asked::default();
-        let text = fs::read_to_string(log)?;
-        // The last line may be half written.
-        for line in text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines() {
-            let event: Value = serde_json::from_str(line).with_context(|| format!("audit event {line}"))?;
+        for event in log.events()? {
             let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
             let mut request = format!("{} {}", word(&event["verb"]), word(&event["objectRef"]["resource"]));
             if let Some(subresource) = event["objectRef"]["subresource"].as_str() {
@@ -119,6 +118,7 @@ struct Scene {
     api: ApiServer,
     node: Netns,
     directory: TempDir,
+    audit: AuditLog,
 }
 
 impl Scene {
@@ -127,15 +127,8 @@ impl Scene {
         let directory = tempfile::Builder::new().prefix("prt-grants-").tempdir()?;
         let path = |name: &str| directory.path().join(name);
         let account = format!("system:serviceaccount:{NAMESPACE}:{NAME}");
-        let policy = json!({
-            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
-            "rules": [{ "level": "Metadata", "users": [account] }, { "level": "None" }],
-        });
-        fs::write(path("policy.yaml"), policy.to_string())?;
-        let arguments = vec![
-            format!("--audit-policy-file={}", path("policy.yaml").display()),
-            format!("--audit-log-path={}", path("audit.log").display()),
-        ];
+        let audit = AuditLog::new(directory.path(), &account, &["RequestReceived"])?;
+        let arguments = audit.arguments();
         let netns = Some(node.name().to_owned());
         let api = ApiServer::start_with(Options { netns, arguments, ..Options::default() }).await?;
         let objects = install(&api, VALUES).await?;
@@ -151,11 +144,11 @@ impl Scene {
         fs::write(path("kubeconfig"), config.to_string())?;
         fs::write(path("agent.yaml"), configuration(directory.path()))?;
         let agent = start_agent(&node, directory.path())?;
-        Ok((Scene { agent, api, node, directory }, objects))
+        Ok((Scene { agent, api, node, directory, audit }, objects))
     }
 
     fn asked(&self) -> Result<Asked> {
-        Asked::read(&self.directory.path().join("audit.log"))
+        Asked::read(&self.audit)
     }
 
     fn await_asked(&self, what: &str, holds: impl Fn(&Asked) -> bool) -> Result<()> {
@@ -196,14 +189,8 @@ spec:
 }
 
 fn start_agent(node: &Netns, directory: &Path) -> Result<Daemon> {
-    // A test stands in `deps`, a program one above.
-    let mut program: PathBuf = std::env::current_exe()?;
-    program.pop();
-    program.pop();
-    program.push("plainroute");
-    ensure!(program.exists(), "no {}; run `cargo build -p plainroute-agent` first", program.display());
     let (program, config) =
-        (program.display().to_string(), directory.join("agent.yaml").display().to_string());
+        (agent::program()?.display().to_string(), directory.join("agent.yaml").display().to_string());
     node.spawn(&[&program, "agent", "--config", &config], &directory.join("agent.log"))
 }
 

@@ -5,15 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::Api;
+use plainroute_tests::kubelab::audit::AuditLog;
 use plainroute_tests::kubelab::objects::TestPod;
-use plainroute_tests::kubelab::{ApiServer, Options, User};
+use plainroute_tests::kubelab::{ApiServer, Options, User, rights};
 use plainroute_tests::lab::probe::Running as Probe;
 use plainroute_tests::netns::{Netns, veth, wait_until};
 use plainroute_tests::routers::{Bird, Family, Router, Table};
@@ -72,7 +71,8 @@ pub(crate) struct Cluster {
     pub(crate) tor: Arc<Bird>,
     pub(crate) api: ApiServer,
     kinds: String,
-    directory: TempDir,
+    audit: AuditLog,
+    _directory: TempDir,
     pub(crate) tor_ns: Netns,
 }
 
@@ -85,7 +85,8 @@ impl Cluster {
         tor_ns.address("subnet", &format!("{TOR}/24"))?;
         tor_ns.up("subnet")?;
         let directory = tempfile::Builder::new().prefix("prt-e2e-").tempdir()?;
-        let api = start_api(&tor_ns, directory.path()).await?;
+        let audit = AuditLog::new(directory.path(), USER, &["RequestReceived"])?;
+        let api = start_api(&tor_ns, &audit).await?;
         api.install_crds().await?;
         let tor = Arc::new(Bird::launch(&tor_ns, &tor_config(&scene))?);
         let node = |index: usize, name, address: &str| -> Result<Node> {
@@ -106,7 +107,7 @@ impl Cluster {
         }
         api.create_namespace(OWN_NAMESPACE, &[]).await?;
         let kinds = kinds(&scene, 0);
-        Ok(Cluster { a, b, tor, api, kinds, directory, tor_ns })
+        Ok(Cluster { a, b, tor, api, kinds, audit, _directory: directory, tor_ns })
     }
 
     /// With both agents running and their sessions up.
@@ -208,24 +209,18 @@ impl Cluster {
 
     /// Whether the API server has refused an agent this verb on this resource.
     pub(crate) fn has_refused(&self, verb: &str, resource: &str) -> Result<bool> {
-        let log = std::fs::read_to_string(audit_log(self.directory.path()))?;
-        let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let refused = |event: Value| {
             event["verb"] == verb
                 && event["objectRef"]["resource"] == resource
                 && event["responseStatus"]["code"] == 403
         };
-        Ok(events.any(refused))
+        Ok(self.audit.events()?.into_iter().any(refused))
     }
 
     /// Checks that the agents asked for nothing but what their role allows, and that it sufficed.
     pub(crate) fn check_requests(&self) -> Result<()> {
-        let log = std::fs::read_to_string(audit_log(self.directory.path()))?;
         let mut asked = BTreeSet::new();
-        // The last line may be half written.
-        let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        for line in whole.lines() {
-            let event: Value = serde_json::from_str(line).with_context(|| format!("audit event {line}"))?;
+        for event in self.audit.events()? {
             let code = event["responseStatus"]["code"].as_u64().unwrap_or_default();
             // A kind that was defined a moment ago is not served yet (429): that is asked again.
             ensure!(code < 400 || code == 429, "an agent's request was refused: {event}");
@@ -294,25 +289,13 @@ pub(crate) fn protocol(node: &str) -> String {
     node.replace('-', "_")
 }
 
-async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
-    let policy = directory.join("audit-policy.yaml");
-    let rules = json!({
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["RequestReceived"],
-        "rules": [{ "level": "Metadata", "users": [USER] }, { "level": "None" }],
-    });
-    std::fs::write(&policy, rules.to_string())?;
-    let arguments = vec![
-        format!("--audit-policy-file={}", policy.display()),
-        format!("--audit-log-path={}", audit_log(directory).display()),
-    ];
+async fn start_api(tor: &Netns, audit: &AuditLog) -> Result<ApiServer> {
     let options = Options {
         listen: TOR.parse()?,
         netns: Some(tor.name().to_owned()),
         users: vec![User { name: USER.into(), groups: Vec::new() }],
         standby: true,
-        arguments,
+        arguments: audit.arguments(),
         ..Options::default()
     };
     let api = ApiServer::start_with(options).await?;
@@ -320,17 +303,6 @@ async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
         { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes"], "verbs": ["list", "watch"] },
         { "apiGroups": ["plainroute.dev"], "resources": OWN_KINDS, "verbs": ["list", "watch"] },
     ]);
-    let role = json!({ "metadata": { "name": USER }, "rules": rules });
-    api.create::<ClusterRole>(Api::all(api.client()), role).await?;
-    let binding = json!({
-        "metadata": { "name": USER },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
-    });
-    api.create::<ClusterRoleBinding>(Api::all(api.client()), binding).await?;
+    api.grant(USER, rules, rights::user(USER)).await?;
     Ok(api)
-}
-
-fn audit_log(directory: &Path) -> PathBuf {
-    directory.join("audit.log")
 }

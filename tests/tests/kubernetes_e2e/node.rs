@@ -1,12 +1,13 @@
 //! A node: a network namespace with the real agent in it, a directory that stands for the node's disk, and Pods' links.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use plainroute_tests::agent;
 use plainroute_tests::netns::{Daemon, Netns, tail, veth, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,7 +49,7 @@ impl Node {
     /// Starts the agent; it need not be ready when this returns.
     pub(crate) fn start_agent(&mut self) -> Result<()> {
         let (disk, config, log) = (self.path("var-lib"), self.path("agent.yaml"), self.path("agent.log"));
-        let program = plainroute()?.display().to_string();
+        let program = agent::program()?.display().to_string();
         let own_namespace = format!("POD_NAMESPACE={}", super::cluster::OWN_NAMESPACE);
         let own_disk = [
             "env",
@@ -131,8 +132,10 @@ impl Node {
     /// Asks the agent by a command of its own, `-o json`.
     pub(crate) fn ask(&self, question: &[&str]) -> Result<Value> {
         let socket = self.path("agent.sock");
-        let output =
-            Command::new(plainroute()?).args(question).args(["-o", "json", "--socket", &socket]).output()?;
+        let output = Command::new(agent::program()?)
+            .args(question)
+            .args(["-o", "json", "--socket", &socket])
+            .output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         // 1 says that something is not healthy, which is an answer.
         ensure!(
@@ -243,18 +246,4 @@ impl Node {
         })
         .with_context(|| self.last_words())
     }
-}
-
-/// The agent: `$PLAINROUTE`, or what was built beside this test (`cargo build -p plainroute-agent`).
-fn plainroute() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("PLAINROUTE") {
-        return Ok(path.into());
-    }
-    // A test stands in `deps`, a program one above.
-    let mut path = std::env::current_exe()?;
-    path.pop();
-    path.pop();
-    path.push("plainroute");
-    ensure!(path.exists(), "no {}; run `cargo build -p plainroute-agent` first", path.display());
-    Ok(path)
 }

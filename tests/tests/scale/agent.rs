@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use plainroute_tests::agent;
 use plainroute_tests::netns::{Daemon, Netns, tail, veth};
 use tempfile::TempDir;
 
@@ -49,7 +50,7 @@ impl Agent {
             path("state").display()
         );
         fs::write(path("agent.yaml"), config)?;
-        let (program, config, own) = (plainroute()?, path("agent.yaml"), path("var-lib"));
+        let (program, config, own) = (agent::program()?, path("agent.yaml"), path("var-lib"));
         let words = [&own, &program].map(|path| path.display().to_string());
         let unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_DISK];
         let config = config.display().to_string();
@@ -104,14 +105,4 @@ pub(crate) fn processor_seconds(process: u32) -> Result<f64> {
     let (_, fields) = stat.rsplit_once(") ").context("no name in stat")?;
     let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
     Ok(f64::from(ticks) / 100.0)
-}
-
-/// The agent: `$PLAINROUTE`, or what was built beside this test (`cargo build -p plainroute-agent`).
-fn plainroute() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("PLAINROUTE") {
-        return Ok(path.into());
-    }
-    let path = std::env::current_exe()?.ancestors().nth(2).context("a directory")?.join("plainroute");
-    ensure!(path.exists(), "no {}; run `cargo build -p plainroute-agent` first", path.display());
-    Ok(path)
 }

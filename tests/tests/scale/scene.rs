@@ -1,14 +1,13 @@
 //! The scene: an API server with everything in it, a ToR (BIRD), and as many nodes as have agents, on one subnet.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Api, ListParams};
-use plainroute_tests::kubelab::{ApiServer, Options, User};
+use plainroute_tests::kubelab::audit::AuditLog;
+use plainroute_tests::kubelab::{ApiServer, Options, User, rights};
 use plainroute_tests::netns::{Netns, wait_until, wait_until_async};
 use plainroute_tests::routers::{Bird, Family, Router as _};
 use serde_json::{Value, json};
@@ -27,7 +26,8 @@ pub(crate) struct Scene {
     tor: Bird,
     pub(crate) api: ApiServer,
     pub(crate) size: Size,
-    directory: TempDir,
+    audit: AuditLog,
+    _directory: TempDir,
     hub: Netns,
 }
 
@@ -43,7 +43,8 @@ impl Scene {
         hub.up("subnet")?;
         let directory = tempfile::Builder::new().prefix("prt-scale-").tempdir()?;
         let begin = Instant::now();
-        let api = start_api(&hub, &directory).await?;
+        let audit = AuditLog::new(directory.path(), USER, &["ResponseStarted", "ResponseComplete"])?;
+        let api = start_api(&hub, &audit).await?;
         api.install_crds().await?;
         for object in peering() {
             api.apply(object).await?;
@@ -66,7 +67,7 @@ impl Scene {
         .await?;
         println!("{size:?} stored: {:.1} s", begin.elapsed().as_secs_f64());
         let tor = Bird::launch(&hub, &tor_config())?;
-        Ok(Scene { agents: Vec::new(), tor, api, size, directory, hub })
+        Ok(Scene { agents: Vec::new(), tor, api, size, audit, _directory: directory, hub })
     }
 
     /// Starts all agents, at once.
@@ -105,11 +106,8 @@ impl Scene {
 
     /// What each agent has asked so far. Fails where one asks for Pods of others.
     pub(crate) fn requests(&self) -> Result<Vec<Requests>> {
-        let log = std::fs::read_to_string(audit_log(&self.directory))?;
         let mut requests = vec![Requests::new(); self.agents.len()];
-        // The last line may be half written.
-        for line in log.rsplit_once('\n').map_or("", |(whole, _)| whole).lines() {
-            let event: Value = serde_json::from_str(line).with_context(|| format!("audit event {line}"))?;
+        for event in self.audit.events()? {
             let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let from = word(&event["sourceIPs"][0]);
             let number = (0..self.size.agents).find(|number| node_address(*number).to_string() == from);
@@ -129,25 +127,12 @@ impl Scene {
     }
 }
 
-fn audit_log(directory: &TempDir) -> PathBuf {
-    directory.path().join("audit.log")
-}
-
-async fn start_api(hub: &Netns, directory: &TempDir) -> Result<ApiServer> {
-    let policy = directory.path().join("audit-policy.yaml");
-    let rules = json!({
-        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["ResponseStarted", "ResponseComplete"],
-        "rules": [{ "level": "Metadata", "users": [USER] }, { "level": "None" }],
-    });
-    std::fs::write(&policy, rules.to_string())?;
+async fn start_api(hub: &Netns, audit: &AuditLog) -> Result<ApiServer> {
     let options = Options {
         listen: TOR.parse()?,
         netns: Some(hub.name().to_owned()),
         users: vec![User { name: USER.into(), groups: Vec::new() }],
-        arguments: vec![
-            format!("--audit-policy-file={}", policy.display()),
-            format!("--audit-log-path={}", audit_log(directory).display()),
-        ],
+        arguments: audit.arguments(),
         ..Options::default()
     };
     let api = ApiServer::start_with(options).await?;
@@ -159,14 +144,7 @@ async fn start_api(hub: &Netns, directory: &TempDir) -> Result<ApiServer> {
         { "apiGroups": ["plainroute.dev"], "resources": ["nodestates/status"], "verbs": ["patch"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
     ]);
-    let role = json!({ "metadata": { "name": USER }, "rules": rules });
-    api.create::<ClusterRole>(Api::all(api.client()), role).await?;
-    let binding = json!({
-        "metadata": { "name": USER },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
-    });
-    api.create::<ClusterRoleBinding>(Api::all(api.client()), binding).await?;
+    api.grant(USER, rules, rights::user(USER)).await?;
     Ok(api)
 }
 

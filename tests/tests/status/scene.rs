@@ -2,16 +2,17 @@
 //! writes down what the agent asks. The agent may do what it needs, and nothing else.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::Api;
+use plainroute_tests::agent;
+use plainroute_tests::kubelab::audit::AuditLog;
 use plainroute_tests::kubelab::objects::TestPod;
-use plainroute_tests::kubelab::{ApiServer, Options, User};
+use plainroute_tests::kubelab::{ApiServer, Options, User, rights};
 use plainroute_tests::netns::{Daemon, Netns, tail, veth, wait_until, wait_until_async};
 use plainroute_tests::routers::{Bird, Family, Router as _};
 use serde_json::{Value, json};
@@ -38,6 +39,7 @@ pub(crate) struct Scene {
     pub(crate) node: Netns,
     pods: Netns,
     directory: TempDir,
+    audit: AuditLog,
     _tor: Netns,
 }
 
@@ -61,13 +63,14 @@ impl Scene {
         tor_ns.address("node", &format!("{TOR}/24"))?;
         node.address("tor", &format!("{ADDRESS}/24"))?;
         let directory = tempfile::Builder::new().prefix("prt-status-").tempdir()?;
-        let api = start_api(&tor_ns, directory.path()).await?;
+        let audit = AuditLog::new(directory.path(), USER, &["RequestReceived"])?;
+        let api = start_api(&tor_ns, &audit).await?;
         api.install_crds().await?;
         api.create_node(NODE, &[ADDRESS.parse()?]).await?;
         api.create_namespace("erp", &[("team", "erp")]).await?;
         let tor = Bird::launch(&tor_ns, &tor_config())?;
         std::fs::write(directory.path().join("agent.yaml"), agent_config(directory.path(), &api))?;
-        Ok(Scene { agent: None, tor, api, node, pods, directory, _tor: tor_ns })
+        Ok(Scene { agent: None, tor, api, node, pods, directory, audit, _tor: tor_ns })
     }
 
     pub(crate) fn await_session(&self, state: &str) -> Result<()> {
@@ -164,11 +167,8 @@ impl Scene {
 
     /// What the agent has asked to write so far: how often, by verb and resource. None of it was refused.
     pub(crate) fn writes(&self, request: &str) -> Result<usize> {
-        let log = std::fs::read_to_string(self.directory.path().join("audit.log"))?;
         let mut count = 0;
-        // The last line may be half written.
-        for line in log.rsplit_once('\n').map_or("", |(whole, _)| whole).lines() {
-            let event: Value = serde_json::from_str(line).with_context(|| format!("audit event {line}"))?;
+        for event in self.audit.events()? {
             ensure!(event["responseStatus"]["code"] != 403, "an agent's request was refused: {event}");
             let word = |value: &Value| value.as_str().map(str::to_owned);
             let parts = [&event["objectRef"]["resource"], &event["objectRef"]["subresource"]];
@@ -182,7 +182,7 @@ impl Scene {
     /// Drains the node, or takes that back. The wait is so long that no route is withdrawn.
     pub(crate) fn set_drain(&self, drain: bool) -> Result<()> {
         let (program, socket) =
-            (plainroute()?.display().to_string(), self.directory.path().join("agent.sock"));
+            (agent::program()?.display().to_string(), self.directory.path().join("agent.sock"));
         let socket = socket.display().to_string();
         if !drain {
             return self.node.run(&[&program, "drain", "--socket", &socket, "--undo"]).map(drop);
@@ -218,25 +218,13 @@ pub(crate) fn happened(events: &[Event]) -> i32 {
     events.iter().map(|event| event.series.as_ref().map_or(1, |series| series.count)).sum()
 }
 
-async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
-    let policy = directory.join("audit-policy.yaml");
-    let rules = json!({
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["RequestReceived"],
-        "rules": [{ "level": "Metadata", "users": [USER] }, { "level": "None" }],
-    });
-    std::fs::write(&policy, rules.to_string())?;
-    let arguments = vec![
-        format!("--audit-policy-file={}", policy.display()),
-        format!("--audit-log-path={}", directory.join("audit.log").display()),
-    ];
+async fn start_api(tor: &Netns, audit: &AuditLog) -> Result<ApiServer> {
     let options = Options {
         listen: TOR.parse()?,
         netns: Some(tor.name().to_owned()),
         users: vec![User { name: USER.into(), groups: Vec::new() }],
         standby: true,
-        arguments,
+        arguments: audit.arguments(),
         ..Options::default()
     };
     let api = ApiServer::start_with(options).await?;
@@ -252,14 +240,7 @@ async fn start_api(tor: &Netns, directory: &Path) -> Result<ApiServer> {
         { "apiGroups": ["plainroute.dev"], "resources": ["nodestates/status"], "verbs": ["patch"] },
         { "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] },
     ]);
-    let role = json!({ "metadata": { "name": USER }, "rules": rules });
-    api.create::<ClusterRole>(Api::all(api.client()), role).await?;
-    let binding = json!({
-        "metadata": { "name": USER },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER }],
-    });
-    api.create::<ClusterRoleBinding>(Api::all(api.client()), binding).await?;
+    api.grant(USER, rules, rights::user(USER)).await?;
     Ok(api)
 }
 
@@ -316,23 +297,9 @@ spec:
 }
 
 fn start_agent(node: &Netns, directory: &Path) -> Result<Daemon> {
-    let program = plainroute()?.display().to_string();
+    let program = agent::program()?.display().to_string();
     let config = directory.join("agent.yaml").display().to_string();
     // As in a Pod of this namespace.
     let namespace = format!("POD_NAMESPACE={NAMESPACE}");
     node.spawn(&["env", &namespace, &program, "agent", "--config", &config], &directory.join("agent.log"))
-}
-
-/// The agent: `$PLAINROUTE`, or what was built beside this test (`cargo build -p plainroute-agent`).
-fn plainroute() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("PLAINROUTE") {
-        return Ok(path.into());
-    }
-    // A test stands in `deps`, a program one above.
-    let mut path = std::env::current_exe()?;
-    path.pop();
-    path.pop();
-    path.push("plainroute");
-    ensure!(path.exists(), "no {}; run `cargo build -p plainroute-agent` first", path.display());
-    Ok(path)
 }

@@ -11,18 +11,18 @@ unsafe_files=$(git grep -lE '\bunsafe\b *(\{|fn|impl|extern)' -- '*.rs' || true)
   fail "unsafe outside bgp/speaker/src/socket.rs: $unsafe_files"
 
 # The cores read no clock, spawn nothing, lock nothing. What stands below #[cfg(test)] may.
-for file in $(git ls-files 'bgp/proto/src/*.rs' 'bgp/bfd/src/*.rs' 'bgp/ra/src/*.rs'); do
+for file in $(git ls-files 'bgp/proto/src/*.rs' 'bgp/bfd/src/*.rs' 'bgp/ra/src/*.rs' 'ipam/src/*.rs'); do
   if awk '/^#\[cfg\(test\)\]/ { exit } { print FILENAME ":" FNR ": " $0 }' "$file" |
-    grep -E 'Instant::now|SystemTime::now|tokio::|std::thread|Mutex|RwLock' | grep -vE ': *//[/!]'; then
-    fail "bgp/proto, bgp/bfd and bgp/ra are free of clocks, tasks, threads and locks"
+    grep -E 'Instant::now|SystemTime::now|Timestamp::now|tokio::|std::thread|Mutex|RwLock' | grep -vE ': *//[/!]'; then
+    fail "bgp/proto, bgp/bfd, bgp/ra and ipam are free of clocks, tasks, threads and locks"
   fi
 done
 
 # Dependencies point one way.
-for crate in bgp/proto bgp/bfd bgp/ra; do
+for crate in bgp/proto bgp/bfd bgp/ra ipam; do
   ! grep -nE '^(tokio|kube|k8s-openapi|rtnetlink|nix|libc|socket2)\b' "$crate/Cargo.toml" || fail "$crate knows nothing of tokio, Kubernetes or Linux"
 done
-for crate in bgp/proto bgp/bfd bgp/ra bgp/speaker config; do
+for crate in bgp/proto bgp/bfd bgp/ra bgp/speaker config ipam; do
   ! grep -n 'plainroute-agent' "$crate/Cargo.toml" || fail "$crate must not know the agent"
 done
 

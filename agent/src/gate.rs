@@ -133,8 +133,7 @@ impl Gate {
             .advertisements()
             .filter(|_| self.drain != DrainState::Drained)
             .filter(|route| {
-                let interface = local.get(&route.prefix).copied();
-                self.delivers(route.prefix, interface, standing.contains(&route.prefix))
+                self.delivers(route.prefix, local.get(&route.prefix), standing.contains(&route.prefix))
             })
             .map(|route| ((PeerName::from(route.peer), route.prefix), route.attributes.clone()))
             .collect();
@@ -164,9 +163,8 @@ impl Gate {
         for (key, target) in self.departing_routes(&verify) {
             routes.entry(key).or_insert(target);
         }
-        routes.extend(plan.local_routes().into_iter().map(|(prefix, interface)| {
-            (self.local_key(prefix), Target::Device { interface: interface.to_owned() })
-        }));
+        routes
+            .extend(plan.local_routes().into_iter().map(|(prefix, target)| (self.local_key(prefix), target)));
         let next = Desired {
             generation: self.desired.generation,
             routes,
@@ -179,8 +177,8 @@ impl Gate {
             return None;
         }
         let next = Desired { generation: next.generation + 1, ..next };
-        // Only of paths to Pods is it asked later whether they were answered.
-        let paths = next.routes.iter().filter(|(_, target)| matches!(target, Target::Device { .. }));
+        // Only of this node's own paths is it asked later whether they were answered.
+        let paths = next.routes.iter().filter(|(_, target)| is_local(target));
         let asked = paths.filter(|(key, target)| self.desired.routes.get(key) != Some(target));
         self.unanswered.extend(asked.map(|(key, _)| (*key, next.generation)));
         self.desired = Arc::new(next);
@@ -210,17 +208,17 @@ impl Gate {
         self.advertised.iter().flatten().map(|((_, prefix), _)| *prefix).collect()
     }
 
-    /// Whether packets for `prefix` arrive: over our own route out of `interface`, or, without one, over somebody
-    /// else's. What stands advertised stays while the kernel's last word is that either of the two delivers, so that
+    /// Whether packets for `prefix` arrive: over our own `route`, or, without one, over somebody else's. What stands advertised stays while the kernel's last word is that either of the two delivers, so that
     /// a change of the path is no withdrawal; what is new waits for the kernel's word on this very path.
-    fn delivers(&self, prefix: Prefix, interface: Option<&str>, advertised: bool) -> bool {
+    fn delivers(&self, prefix: Prefix, route: Option<&Target>, advertised: bool) -> bool {
         let key = self.local_key(prefix);
         let own = self.installed.delivers(&key);
-        let foreign = self.installed.delivery.get(&prefix.address()).map(Delivery::delivers);
-        match (interface, advertised) {
+        let host = prefix.is_host();
+        let foreign = self.installed.delivery.get(&prefix.address()).filter(|_| host).map(Delivery::delivers);
+        match (route, advertised) {
             (Some(_), true) => own || foreign == Some(true),
-            (Some(interface), false) => {
-                let asked = matches!(self.desired.routes.get(&key), Some(Target::Device { interface: to }) if to == interface);
+            (Some(route), false) => {
+                let asked = self.desired.routes.get(&key) == Some(route);
                 own && asked && !self.unanswered.contains_key(&key)
             }
             (None, true) => foreign.unwrap_or(own),
@@ -228,7 +226,7 @@ impl Gate {
         }
     }
 
-    /// Paths to Pods that the kernel holds for us and whose withdrawal is not flushed, planned or not. Where one of
+    /// Paths of this node's own that the kernel holds for us and whose withdrawal is not flushed, planned or not. Where one of
     /// the `foreign` addresses has its route, that is the path now, and ours would only cover it.
     fn departing_routes(&self, foreign: &BTreeSet<IpAddr>) -> BTreeMap<RouteKey, Target> {
         let advertised = self.advertised_prefixes();
@@ -237,9 +235,9 @@ impl Gate {
                 && self.installed.delivery.get(&address).is_some_and(Delivery::delivers)
         };
         let held = self.desired.routes.iter().filter(|(key, target)| {
-            matches!(target, Target::Device { .. })
+            is_local(target)
                 && (advertised.contains(&key.prefix) || self.withdrawing.contains_key(&key.prefix))
-                && !taken_over(key.prefix.address())
+                && !(matches!(target, Target::Device { .. }) && taken_over(key.prefix.address()))
         });
         held.map(|(key, target)| (*key, target.clone())).collect()
     }
@@ -274,5 +272,13 @@ impl Gate {
             learned.append(&mut routes);
         }
         learned
+    }
+}
+
+/// A path that leads to what is on this node: to a Pod, or nowhere, for what of a block no Pod has.
+fn is_local(target: &Target) -> bool {
+    match target {
+        Target::Device { .. } | Target::Unreachable => true,
+        Target::Via { .. } | Target::Blackhole => false,
     }
 }

@@ -177,11 +177,8 @@ async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, 
 /// The plan of a scenario, and a kernel and peers that do as it says.
 fn carried_out(plan: Plan) -> Published {
     let routes = plan.local_routes().into_iter();
-    let desired: BTreeMap<RouteKey, Target> = routes
-        .map(|(prefix, interface)| {
-            (RouteKey::main(prefix), Target::Device { interface: interface.to_owned() })
-        })
-        .collect();
+    let desired: BTreeMap<RouteKey, Target> =
+        routes.map(|(prefix, target)| (RouteKey::main(prefix), target)).collect();
     let by_others = Delivery::Via { interface: "cni0".to_owned(), gateway: None };
     let installed = Installed {
         generation: 1,
@@ -504,7 +501,7 @@ async fn explain_ends_in_the_rule_that_refuses_for_every_reason() {
         }
     }
     // As many as there are; tests/plan.rs sees to it that each has a scenario.
-    assert_eq!(seen.len(), 18, "{seen:?}");
+    assert_eq!(seen.len(), 19, "{seen:?}");
     agent.stop().await;
 }
 

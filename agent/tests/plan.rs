@@ -1,7 +1,7 @@
 //! The plan: each folder below `scenarios` holds what the sources say and the plan that must come of it.
 //!
 //! `input.yaml` is what files say, `cluster.yaml` what the API server says, `host-links.yaml` what the CNI left,
-//! `found.yaml` which routers the node found;
+//! `found.yaml` which routers the node found, `holdings.yaml` what it owns and has given out of block pools;
 //! `plan.snap` is the plan of node `node-a` at 2026-11-22 12:00:00 UTC.
 mod common;
 #[path = "plan/properties.rs"]
@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{plan_of, scenarios};
-use plainroute_agent::plan::{Condition, FoundBy, Plan, PodPlan, PoolPlan, Reason, Remote, plan};
+use plainroute_agent::plan::{BlockPlan, Condition, FoundBy, Plan, PodPlan, PoolPlan, Reason, Remote, plan};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ use serde_json::Value;
 struct Seen<'a> {
     peers: Vec<SeenPeer<'a>>,
     pools: &'a [PoolPlan],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    blocks: &'a [BlockPlan],
     pods: &'a [PodPlan],
     conditions: &'a [Condition],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,6 +62,7 @@ impl<'a> From<&'a Plan> for Seen<'a> {
         Seen {
             peers: peers.collect(),
             pools: &plan.pools,
+            blocks: &plan.blocks,
             pods: &plan.pods,
             conditions: &plan.conditions,
             next_change: plan.next_change.map(|time| time.to_string()),
@@ -89,7 +92,8 @@ fn each_scenario_gives_its_plan() {
 
 fn reasons(plan: &Plan) -> impl Iterator<Item = &Reason> {
     let addresses = plan.addresses().filter_map(|(_, address)| address.refused.as_ref());
-    addresses.chain(plan.pods.iter().filter_map(|pod| pod.refused.as_ref()))
+    let blocks = plan.blocks.iter().filter_map(|block| block.refused.as_ref());
+    addresses.chain(blocks).chain(plan.pods.iter().filter_map(|pod| pod.refused.as_ref()))
 }
 
 /// The word that a program matches. A new reason does not compile here: give it a scenario.
@@ -105,6 +109,7 @@ fn word(reason: &Reason) -> &'static str {
         Reason::PoolOfOtherNamespace { .. } => "PoolOfOtherNamespace",
         Reason::PoolOfOtherNode { .. } => "PoolOfOtherNode",
         Reason::PoolNotInAnnotation { .. } => "PoolNotInAnnotation",
+        Reason::NotAllocated { .. } => "NotAllocated",
         Reason::HeldByOther { .. } => "HeldByOther",
         Reason::Terminating => "Terminating",
         Reason::NotReady => "NotReady",
@@ -116,7 +121,7 @@ fn word(reason: &Reason) -> &'static str {
     }
 }
 
-const REASONS: usize = 18;
+const REASONS: usize = 19;
 
 #[test]
 fn the_scenarios_cover_every_reason_and_it_serializes_as_its_word() {

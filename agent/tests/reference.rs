@@ -57,7 +57,7 @@ const ANSWERS: [(&str, &str); 13] = [
 ];
 
 /// The shapes in the order of the reference: those that a command answers in, each followed by its parts.
-const SHAPES: [&str; 30] = [
+const SHAPES: [&str; 31] = [
     "PeerView",
     "RangeView",
     "NegotiatedView",
@@ -83,6 +83,7 @@ const SHAPES: [&str; 30] = [
     "PeerPlan",
     "Remote",
     "FoundBy",
+    "BlockPlan",
     "PodPlan",
     "AddressPlan",
     "RouteAttributes",
@@ -111,6 +112,7 @@ fn shapes() -> Shapes {
         include_str!("../src/plan/peer.rs"),
         include_str!("../src/plan/pool.rs"),
         include_str!("../src/plan/pod.rs"),
+        include_str!("../src/plan/block.rs"),
         include_str!("../src/plan/advertisement.rs"),
         include_str!("../src/plan/reason.rs"),
         include_str!("../src/plan/condition.rs"),

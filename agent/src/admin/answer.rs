@@ -6,7 +6,7 @@ use plainroute_bgp::{
     session::Negotiated,
     wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
-use plainroute_config::ObjectKey;
+use plainroute_config::{Cidr, ObjectKey};
 use plainroute_speaker::{
     AdvertisedRoute, Authentication, Listening, Md5Failures, PeerName, PeerStatus, ReceivedRoute,
     StationStatus, TcpAoFailures, TcpAoState,
@@ -25,7 +25,7 @@ use crate::{
     drain::{AskedBy, DrainState},
     fib::{RouteKey, Target},
     index::Held,
-    plan::{AddressPlan, Delivery, FoundBy, PeerPlan, PodPlan},
+    plan::{AddressPlan, BlockPlan, Delivery, FoundBy, PeerPlan, PodPlan},
 };
 
 pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> PeerView {
@@ -337,13 +337,16 @@ pub(super) struct Fate {
 
 impl Fate {
     pub(super) fn of(state: &Published, address: &AddressPlan) -> Fate {
-        let prefix = Prefix::host(address.address);
+        let (prefix, wanted) = match address.block.and_then(|cidr| block_of(state, cidr)) {
+            Some(block) => (block.cidr.prefix(), &block.advertise),
+            None => (Prefix::host(address.address), &address.advertise),
+        };
         let (delivered, path) = path(state, address);
         let is_advertised = |peer: &&String| {
             let key = (PeerName::from(peer.as_str()), prefix);
             state.advertised.as_ref().is_some_and(|advertised| advertised.contains_key(&key))
         };
-        let peers: Vec<String> = address.advertise.keys().filter(is_advertised).cloned().collect();
+        let peers: Vec<String> = wanted.keys().filter(is_advertised).cloned().collect();
         let refusal = match &address.refused {
             Some(reason) => Some((word(reason), reason.to_string())),
             None if state.drain == DrainState::Drained => Some((
@@ -357,6 +360,11 @@ impl Fate {
         };
         Fate { delivered, path, peers, refusal }
     }
+}
+
+/// The block of this node that is this.
+pub(super) fn block_of(state: &Published, cidr: Cidr) -> Option<&BlockPlan> {
+    state.plan.blocks.iter().find(|block| block.cidr == cidr)
 }
 
 /// Whether and how the kernel delivers to an address.

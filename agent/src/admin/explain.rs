@@ -5,7 +5,7 @@ use plainroute_bgp::Prefix;
 
 use super::{
     Published,
-    answer::{Fate, pod_name, word},
+    answer::{Fate, block_of, pod_name, word},
     view::{AddressExplanation, Explanation, PeerView, Step},
 };
 use crate::{
@@ -92,9 +92,21 @@ fn steps(
             return steps;
         }
         None => {
-            let to: Vec<&str> = address.advertise.keys().map(String::as_str).collect();
-            let by = address.advertised_by.join(", ");
-            steps.push(yes(format!("BGPAdvertisement {by} takes it to {}", to.join(", "))));
+            let block = address.block.and_then(|cidr| block_of(state, cidr));
+            let (what, by, to) = match block {
+                Some(block) => (
+                    format!("{}, the block of this node that it lies in,", block.cidr),
+                    &block.advertised_by,
+                    &block.advertise,
+                ),
+                None => ("it".to_owned(), &address.advertised_by, &address.advertise),
+            };
+            let names: Vec<&str> = to.keys().map(String::as_str).collect();
+            steps.push(yes(format!(
+                "BGPAdvertisement {} takes {what} to {}",
+                by.join(", "),
+                names.join(", ")
+            )));
             steps.extend(address.withheld.values().map(|reason| no(reason.to_string())));
             if address.advertise.values().any(|route| route.graceful_shutdown) {
                 let why =
@@ -105,7 +117,9 @@ fn steps(
     }
     steps.push(Step { ok: fate.delivered, text: format!("the kernel's path: {}", fate.path) });
     if fate.delivered {
-        steps.extend(address.advertise.keys().map(|name| {
+        let block = address.block.and_then(|cidr| block_of(state, cidr));
+        let to = block.map_or(&address.advertise, |block| &block.advertise);
+        steps.extend(to.keys().map(|name| {
             let peer = peers.iter().find(|peer| peer.name == *name);
             let state = peer.map_or("unknown", |peer| peer.state.as_str());
             if peer.is_some_and(|peer| peer.range.is_some()) {

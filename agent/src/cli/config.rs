@@ -79,6 +79,7 @@ pub(super) fn plan(paths: &[PathBuf], node: Option<&str>, output: Output) -> any
     let snapshot = index.snapshot().unwrap_or_default();
     let unknown = RouterId::try_from(Ipv4Addr::BROADCAST).ok();
     let local = Local {
+        holdings: None,
         node,
         router_id: unknown,
         found: Found::default(),

@@ -96,6 +96,7 @@ fn planned(specs: &[&str]) -> Plan {
     let change = Change::Replace { kinds: plainroute_config::Kind::IN_FILES.to_vec(), objects };
     index.handle(Feed { source: SourceName::Files, change }, Moment::now());
     let local = Local {
+        holdings: None,
         node: "node-a".to_owned(),
         router_id: None,
         found: Found::default(),

@@ -3,7 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use plainroute_bgp::{Community, ExtendedCommunity, LargeCommunity, Prefix};
-use plainroute_config::{AdvertisementType, BgpAdvertisement, Labels, Parsed, Pod, Withdraw};
+use plainroute_config::{
+    AdvertisementType, BgpAdvertisement, BgpAdvertisementSpec, Labels, Parsed, Pod, Withdraw,
+};
 use plainroute_speaker::OriginAttributes;
 use serde::{Deserialize, Serialize};
 
@@ -57,12 +59,52 @@ impl RouteAttributes {
     }
 }
 
-/// One Pod address that asks to be advertised.
+/// What asks to be advertised.
 pub(super) struct Candidate<'a> {
-    pub(super) pod: &'a Pod,
     pub(super) prefix: Prefix,
-    pub(super) namespace_labels: &'a Labels,
     pub(super) pool_labels: &'a Labels,
+    pub(super) of: Of<'a>,
+}
+
+/// Whose it is.
+pub(super) enum Of<'a> {
+    /// A Pod's address.
+    Pod {
+        pod: &'a Pod,
+        namespace_labels: &'a Labels,
+        /// The node owns this address and none beside it: a block of one.
+        is_block: bool,
+    },
+    /// A block for Pods of these namespaces.
+    Block { namespaces: Vec<&'a Labels> },
+}
+
+impl<'a> Candidate<'a> {
+    fn pod(&self) -> Option<&'a Pod> {
+        match &self.of {
+            Of::Pod { pod, .. } => Some(pod),
+            Of::Block { .. } => None,
+        }
+    }
+
+    /// Whether the advertisement is for it. A block may have Pods of every namespace that its pool is bound to, so it takes an
+    /// advertisement that is for all of them.
+    fn is_chosen_by(&self, spec: &BgpAdvertisementSpec) -> bool {
+        let chosen = match &self.of {
+            Of::Pod { pod, namespace_labels, is_block } => {
+                let as_block = *is_block && spec.advertises(AdvertisementType::PodBlock);
+                (as_block || spec.advertises(AdvertisementType::PodIp))
+                    && spec.namespace_selector.matches(namespace_labels)
+                    && spec.pod_selector.matches(&pod.metadata.labels)
+            }
+            Of::Block { namespaces } => {
+                spec.advertises(AdvertisementType::PodBlock)
+                    && spec.pod_selector.is_empty()
+                    && namespaces.iter().all(|labels| spec.namespace_selector.matches(labels))
+            }
+        };
+        chosen && spec.pool_selector.matches(self.pool_labels)
+    }
 }
 
 /// What the advertisements say of one address.
@@ -87,14 +129,11 @@ pub(super) fn select(
     let mut held_back = None;
     for advertisement in advertisements {
         let spec = &advertisement.spec;
-        if !spec.advertises(AdvertisementType::PodIp)
-            || !spec.namespace_selector.matches(candidate.namespace_labels)
-            || !spec.pod_selector.matches(&candidate.pod.metadata.labels)
-            || !spec.pool_selector.matches(candidate.pool_labels)
-        {
+        if !candidate.is_chosen_by(spec) {
             continue;
         }
-        if let Some((reason, ends)) = hold_back(candidate.pod, &spec.withdraw, local) {
+        let held = candidate.pod().and_then(|pod| hold_back(pod, &spec.withdraw, local));
+        if let Some((reason, ends)) = held {
             held_back.get_or_insert(reason);
             selected.next_change = selected.next_change.into_iter().chain(ends).min();
             continue;
@@ -103,7 +142,7 @@ pub(super) fn select(
         for peer in peers.selected(&spec.peer_selector, candidate.prefix.family()) {
             let route = selected.routes.entry(peer.to_owned()).or_default();
             route.merge(advertisement);
-            route.graceful_shutdown = candidate.pod.is_terminating();
+            route.graceful_shutdown = candidate.pod().is_some_and(Pod::is_terminating);
         }
     }
     selected.withhold(candidate.prefix, peers);

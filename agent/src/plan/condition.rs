@@ -4,7 +4,7 @@ use std::fmt;
 use plainroute_config::{AdvertisementType, Allocation, PoolUsage};
 use serde::{Deserialize, Serialize};
 
-use super::{peer::Peers, pool::Pools};
+use super::{Local, peer::Peers, pool::Pools};
 use crate::index::Snapshot;
 
 /// Something about one object that its owner should know.
@@ -35,7 +35,7 @@ impl fmt::Display for Condition {
 
 /// Everything that is to be said, in no order.
 pub(super) fn collect(
-    node: &str,
+    local: &Local,
     snapshot: &Snapshot,
     peers: &Peers<'_>,
     pools: &Pools<'_>,
@@ -52,7 +52,7 @@ pub(super) fn collect(
         );
     }
     for error in &peers.annotation_errors {
-        say(format!("Node/{node}"), "InvalidAnnotation", format!("{error}; it is ignored"));
+        say(format!("Node/{}", local.node), "InvalidAnnotation", format!("{error}; it is ignored"));
     }
     for peer in &peers.here {
         if let Some(refused) = &peer.refused {
@@ -70,14 +70,16 @@ pub(super) fn collect(
         say(format!("IPPool/{one}"), "Overlap", message);
     }
     for pool in pools.all() {
-        if pool.spec.usage == PoolUsage::Pod && pool.spec.allocation == Allocation::Block {
-            let message = "allocation: Block is checked like External: this version has no block records yet";
+        let in_blocks = pool.spec.usage == PoolUsage::Pod && pool.spec.allocation == Allocation::Block;
+        if in_blocks && local.holdings.is_none() {
+            let message = "allocation: Block is checked like External: this agent gives no addresses out (AgentConfig ipam)";
             say(format!("IPPool/{}", pool.name()), "NotSupported", message.to_owned());
         }
     }
     for (advertisement, _) in snapshot.advertisements() {
-        let absent = [(AdvertisementType::PodBlock, "PodBlock"), (AdvertisementType::EgressIp, "EgressIP")];
-        for (kind, word) in absent {
+        let blocks = (AdvertisementType::PodBlock, "PodBlock");
+        let absent = local.holdings.is_none().then_some(blocks);
+        for (kind, word) in absent.into_iter().chain([(AdvertisementType::EgressIp, "EgressIP")]) {
             if advertisement.spec.advertises(kind) {
                 let message = format!("type {word} is not advertised by this version");
                 say(format!("BGPAdvertisement/{}", advertisement.name()), "NotSupported", message);

@@ -4,6 +4,7 @@
 //! `plainroute plan` and `plainroute explain` print this very value. Whether a planned route is really in the
 //! kernel is not known here; that is for the [`gate`](crate::gate).
 mod advertisement;
+mod block;
 mod condition;
 mod peer;
 mod pod;
@@ -16,10 +17,12 @@ use std::{
 };
 
 use plainroute_bgp::{Prefix, RouterId};
+use plainroute_blocks::Holdings;
 use plainroute_speaker::PeerName;
 use serde::{Deserialize, Serialize};
 
 pub use advertisement::RouteAttributes;
+pub use block::BlockPlan;
 pub use condition::Condition;
 pub use peer::{FoundBy, PeerPlan, Remote};
 pub use pod::{AddressPlan, Delivery, InterfaceSource, PodPlan};
@@ -29,6 +32,7 @@ pub use reason::Reason;
 
 use crate::{
     discovery::Found,
+    fib::Target,
     flaps::{Damped, PodKey},
     index::Snapshot,
 };
@@ -44,6 +48,9 @@ pub struct Local {
     pub found: Found,
     /// The Pods whose readiness comes and goes.
     pub damped: BTreeMap<PodKey, Damped>,
+    /// What this node holds of pools that are given out in blocks; none where it gives no addresses out. Then such a
+    /// pool is checked like one of another IPAM.
+    pub holdings: Option<Holdings>,
     /// The time, for `withdraw.minReadySeconds`.
     pub now: jiff::Timestamp,
 }
@@ -58,6 +65,9 @@ pub struct Plan {
     pub peers: Vec<PeerPlan>,
     /// The pools, by name.
     pub pools: Vec<PoolPlan>,
+    /// The blocks that this node owns, by prefix, single addresses not among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockPlan>,
     /// Every Pod that is known, by namespace and name.
     pub pods: Vec<PodPlan>,
     /// What is to be said about objects, by object.
@@ -81,25 +91,24 @@ pub struct Advertisement<'a> {
 impl Plan {
     /// All that should be advertised, once it is delivered.
     pub fn advertisements(&self) -> impl Iterator<Item = Advertisement<'_>> {
-        self.addresses().flat_map(|(_, address)| {
-            address.advertise.iter().map(|(peer, attributes)| Advertisement {
-                peer,
-                prefix: Prefix::host(address.address),
-                attributes,
-            })
+        let addresses = self.addresses().map(|(_, plan)| (Prefix::host(plan.address), &plan.advertise));
+        let blocks = self.blocks.iter().map(|block| (block.cidr.prefix(), &block.advertise));
+        blocks.chain(addresses).flat_map(|(prefix, advertise)| {
+            advertise.iter().map(move |(peer, attributes)| Advertisement { peer, prefix, attributes })
         })
     }
 
-    /// The host routes that the agent itself keeps in the kernel: prefix and interface.
-    pub fn local_routes(&self) -> BTreeMap<Prefix, &str> {
-        self.addresses()
-            .filter_map(|(_, address)| match &address.delivery {
-                Some(Delivery::Interface { interface, .. }) => {
-                    Some((Prefix::host(address.address), interface.as_str()))
-                }
-                Some(Delivery::Foreign) | None => None,
-            })
-            .collect()
+    /// The routes that the agent itself keeps in the kernel, besides those that it learned: to Pods, and for what of its
+    /// blocks no Pod has.
+    pub fn local_routes(&self) -> BTreeMap<Prefix, Target> {
+        let to_pods = self.addresses().filter_map(|(_, address)| match &address.delivery {
+            Some(Delivery::Interface { interface, .. }) => {
+                Some((Prefix::host(address.address), Target::Device { interface: interface.clone() }))
+            }
+            Some(Delivery::Foreign) | None => None,
+        });
+        // A packet to an address that is free must not go back to whoever sent it here.
+        self.blocks.iter().map(|block| (block.cidr.prefix(), Target::Unreachable)).chain(to_pods).collect()
     }
 
     /// Addresses to which somebody else's route must lead before they are advertised.
@@ -130,13 +139,15 @@ impl Plan {
 pub fn plan(snapshot: &Snapshot, local: &Local) -> Plan {
     let peers = peer::plan_peers(snapshot, local);
     let pools = pool::Pools::new(snapshot, local);
-    let pods = pod::plan_pods(snapshot, local, &pools, &peers);
-    let mut conditions = condition::collect(&local.node, snapshot, &peers, &pools);
+    let blocks = block::plan_blocks(snapshot, local, &pools, &peers);
+    let pods = pod::plan_pods(snapshot, local, &pools, &peers, &blocks);
+    let mut conditions = condition::collect(local, snapshot, &peers, &pools);
     conditions.sort();
     Plan {
         node: local.node.clone(),
         peers: peers.here,
         pools: pools.into_plans(&pods.plans),
+        blocks,
         pods: pods.plans,
         conditions,
         next_change: pods.next_change,

@@ -6,12 +6,13 @@ use std::{
 
 use jiff::Timestamp;
 use plainroute_bgp::Prefix;
-use plainroute_config::{AdvertisementType, BgpAdvertisement, IpPool, Labels, Namespace, Pod, annotation};
+use plainroute_blocks::Holder;
+use plainroute_config::{Allocation, BgpAdvertisement, Cidr, IpPool, Labels, Namespace, Pod, annotation};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local, Reason, RouteAttributes,
-    advertisement::{self, Candidate},
+    BlockPlan, Local, Reason, RouteAttributes,
+    advertisement::{self, Candidate, Of},
     peer::Peers,
     pool::{Pools, Tenant},
 };
@@ -53,6 +54,9 @@ pub struct AddressPlan {
     /// How this node delivers to it; none where it is not this node's to deliver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
+    /// The block of this node that it lies in, where nothing takes the address alone and the block is advertised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<Cidr>,
     /// The BGPAdvertisements that select it, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advertised_by: Vec<String>,
@@ -104,19 +108,22 @@ struct Rules<'a> {
     local: &'a Local,
     pools: &'a Pools<'a>,
     peers: &'a Peers<'a>,
+    blocks: &'a [BlockPlan],
     advertisements: Vec<&'a BgpAdvertisement>,
     /// The live Pod that has each address.
     holders: BTreeMap<IpAddr, &'a Pod>,
 }
 
 /// Every Pod that is known, by namespace and name.
-pub(super) fn plan_pods(snapshot: &Snapshot, local: &Local, pools: &Pools<'_>, peers: &Peers<'_>) -> Planned {
-    let advertisements = snapshot
-        .advertisements()
-        .map(|(advertisement, _)| advertisement)
-        .filter(|advertisement| advertisement.spec.advertises(AdvertisementType::PodIp))
-        .collect();
-    let mut rules = Rules { snapshot, local, pools, peers, advertisements, holders: BTreeMap::new() };
+pub(super) fn plan_pods(
+    snapshot: &Snapshot,
+    local: &Local,
+    pools: &Pools<'_>,
+    peers: &Peers<'_>,
+    blocks: &[BlockPlan],
+) -> Planned {
+    let advertisements = snapshot.advertisements().map(|(advertisement, _)| advertisement).collect();
+    let mut rules = Rules { snapshot, local, pools, peers, blocks, advertisements, holders: BTreeMap::new() };
     rules.holders = rules.holders();
     let mut planned = Planned { plans: Vec::new(), next_change: None };
     for (pod, source) in snapshot.pods() {
@@ -129,8 +136,8 @@ impl<'a> Rules<'a> {
     fn plan(&self, pod: &Pod, source: SourceName, next_change: &mut Option<Timestamp>) -> PodPlan {
         let refused = self.refuse_whole(pod);
         let local = refused.is_none();
-        let addresses = pod
-            .pod_ips
+        let known = self.addresses(pod);
+        let addresses = known
             .iter()
             .filter(|_| local)
             .map(|address| self.plan_address(pod, source, *address, next_change))
@@ -140,7 +147,7 @@ impl<'a> Rules<'a> {
             name: pod.name().to_owned(),
             uid: pod.metadata.uid.clone(),
             refused,
-            pod_ips: if local { Vec::new() } else { pod.pod_ips.clone() },
+            pod_ips: if local { Vec::new() } else { known },
             addresses,
         }
     }
@@ -157,7 +164,27 @@ impl<'a> Rules<'a> {
         if pod.phase.is_terminal() {
             return Some(Reason::Terminal { phase: format!("{:?}", pod.phase) });
         }
-        pod.pod_ips.is_empty().then_some(Reason::NoAddress)
+        self.addresses(pod).is_empty().then_some(Reason::NoAddress)
+    }
+
+    /// What the API server says that it has, and what this node has given it: that comes first, before its sandbox is
+    /// whole.
+    fn addresses(&self, pod: &Pod) -> Vec<IpAddr> {
+        let held = self.local.holdings.iter().flat_map(|holdings| holdings.held.iter());
+        let given = held.filter(|(_, holder)| is_of(holder, pod)).map(|(address, _)| *address);
+        let given = given.filter(|address| !pod.pod_ips.contains(address));
+        pod.pod_ips.iter().copied().chain(given).collect()
+    }
+
+    fn advertised_block(&self, address: IpAddr) -> Option<Cidr> {
+        let block = self.blocks.iter().find(|block| block.cidr.prefix().contains_address(address))?;
+        (!block.advertise.is_empty()).then_some(block.cidr)
+    }
+
+    /// Whether the address is a block by itself.
+    fn owns_alone(&self, address: IpAddr) -> bool {
+        let holdings = self.local.holdings.as_ref();
+        holdings.is_some_and(|holdings| holdings.blocks.contains_key(&Prefix::host(address)))
     }
 
     fn plan_address(
@@ -171,6 +198,7 @@ impl<'a> Rules<'a> {
             address,
             pool: None,
             delivery: None,
+            block: None,
             advertised_by: Vec::new(),
             advertise: BTreeMap::new(),
             withheld: BTreeMap::new(),
@@ -187,18 +215,19 @@ impl<'a> Rules<'a> {
         plan.delivery = Some(self.delivery(pod, source, address));
         let namespace_labels = self.namespace_labels(pod);
         let candidate = Candidate {
-            pod,
             prefix: Prefix::host(address),
-            namespace_labels: &namespace_labels,
             pool_labels: &pool.metadata.labels,
+            of: Of::Pod { pod, namespace_labels: &namespace_labels, is_block: self.owns_alone(address) },
         };
         let selected = advertisement::select(&self.advertisements, &candidate, self.peers, self.local);
         *next_change = next_change.iter().copied().chain(selected.next_change).min();
+        let block = selected.refused.as_ref().and_then(|_| self.advertised_block(address));
         AddressPlan {
             advertised_by: selected.by,
             advertise: selected.routes,
             withheld: selected.withheld,
-            refused: selected.refused,
+            refused: selected.refused.filter(|_| block.is_none()),
+            block,
             ..plan
         }
     }
@@ -214,6 +243,16 @@ impl<'a> Rules<'a> {
                 .and_then(|namespace| namespace.metadata.annotation(annotation::IP_POOLS)),
         };
         let pool = self.pools.find(&tenant, address)?;
+        if let (Some(holdings), Allocation::Block) = (&self.local.holdings, pool.spec.allocation) {
+            match holdings.held.get(&address) {
+                Some(holder) if is_of(holder, pod) => {}
+                Some(Holder { namespace, name, .. }) if key(pod) != (namespace.as_str(), name.as_str()) => {
+                    return Err(Reason::HeldByOther { pod: format!("{namespace}/{name}") });
+                }
+                // One of its name had it before.
+                Some(_) | None => return Err(Reason::NotAllocated { pool: pool.name().to_owned() }),
+            }
+        }
         match self.holders.get(&address) {
             Some(holder) if !std::ptr::eq(*holder, pod) && key(holder) != key(pod) => {
                 Err(Reason::HeldByOther { pod: format!("{}/{}", holder.namespace(), holder.name()) })
@@ -237,8 +276,9 @@ impl<'a> Rules<'a> {
         let rank =
             |pod: &Pod| (pod.is_terminating(), pod.metadata.creation_timestamp.unwrap_or(Timestamp::MAX));
         for (pod, _) in self.snapshot.pods().filter(|(pod, _)| self.refuse_whole(pod).is_none()) {
-            for address in pod.pod_ips.iter().filter(|address| self.admit(pod, **address).is_ok()) {
-                match holders.entry(*address) {
+            let known = self.addresses(pod).into_iter();
+            for address in known.filter(|address| self.admit(pod, *address).is_ok()) {
+                match holders.entry(address) {
                     Entry::Vacant(vacant) => {
                         vacant.insert(pod);
                     }
@@ -277,6 +317,12 @@ impl<'a> Rules<'a> {
             None => Delivery::Foreign,
         }
     }
+}
+
+/// Whether the record is of this very Pod, and not of another of its name.
+fn is_of(holder: &Holder, pod: &Pod) -> bool {
+    let same_uid = pod.metadata.uid.as_ref().is_none_or(|uid| *uid == holder.pod_uid);
+    same_uid && key(pod) == (holder.namespace.as_str(), holder.name.as_str())
 }
 
 fn key(pod: &Pod) -> (&str, &str) {

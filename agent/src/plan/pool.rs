@@ -33,8 +33,7 @@ pub struct PoolPlan {
 impl PoolPlan {
     /// Whether all of `prefix` lies in the pool.
     pub fn holds(&self, prefix: Prefix) -> bool {
-        let mut intervals = self.addresses.intervals();
-        intervals.any(|(first, last)| first <= prefix.address() && prefix.last_address() <= last)
+        holds(&self.addresses, prefix)
     }
 
     /// Whether `prefix` lies within one of the ranges and has addresses of the pool in it. Holes that are excluded
@@ -94,6 +93,27 @@ impl<'a> Pools<'a> {
             }
         }
         Err(refused)
+    }
+
+    /// The labels of the pool of a block of this node, and of the namespaces that the pool is bound to; else why the block is
+    /// none of the pool's any more.
+    pub(super) fn find_block(
+        &self,
+        pool: &str,
+        block: Prefix,
+    ) -> Result<(&'a Labels, Vec<&'a Labels>), Reason> {
+        let entry = self.entries.iter().find(|entry| entry.pool.name() == pool).ok_or(Reason::NoPool)?;
+        if !holds(&entry.addresses, block) {
+            return Err(Reason::Excluded { pool: pool.to_owned() });
+        }
+        if !entry.serves_node {
+            return Err(Reason::PoolOfOtherNode { pool: pool.to_owned() });
+        }
+        let bound = |labels: &&Labels| entry.pool.spec.namespace_selector.matches(labels);
+        Ok((
+            &entry.pool.metadata.labels,
+            self.namespaces.iter().map(|(_, labels)| *labels).filter(bound).collect(),
+        ))
     }
 
     /// Pairs of pools that share addresses, by name.
@@ -166,6 +186,10 @@ impl Entry<'_> {
 /// The names in the annotation `plainroute.dev/ippools`.
 fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn holds(addresses: &AddressSet, prefix: Prefix) -> bool {
+    addresses.intervals().any(|(first, last)| first <= prefix.address() && prefix.last_address() <= last)
 }
 
 fn in_ranges(pool: &IpPool, address: IpAddr) -> bool {

@@ -51,6 +51,11 @@ pub enum Reason {
         /// Which object carries the annotation.
         on: String,
     },
+    /// The pool is given out in blocks, and this node did not give the address to this Pod.
+    NotAllocated {
+        /// The pool.
+        pool: String,
+    },
     /// Another live Pod holds the address.
     HeldByOther {
         /// The other Pod, NAMESPACE/NAME.
@@ -92,6 +97,7 @@ impl Reason {
             | Reason::PoolOfOtherNamespace { .. }
             | Reason::PoolOfOtherNode { .. }
             | Reason::PoolNotInAnnotation { .. }
+            | Reason::NotAllocated { .. }
             | Reason::HeldByOther { .. } => true,
             Reason::NotLocal { .. }
             | Reason::HostNetwork
@@ -130,6 +136,9 @@ impl fmt::Display for Reason {
             Reason::PoolNotInAnnotation { pool, on } => {
                 write!(f, "the annotation plainroute.dev/ippools of {on} does not name IPPool {pool}")
             }
+            Reason::NotAllocated { pool } => {
+                write!(f, "this node did not give it to the Pod, as IPPool {pool} asks (allocation: Block)")
+            }
             Reason::HeldByOther { pod } => write!(f, "the live Pod {pod} holds the address"),
             Reason::Terminating => f.write_str("the Pod is being deleted (withdraw.terminating)"),
             Reason::NotReady => f.write_str("the Pod is not ready (withdraw.notReady)"),
@@ -142,7 +151,7 @@ impl fmt::Display for Reason {
             Reason::Restless { until } => {
                 write!(f, "the Pod lost its readiness too often; if it is calm, it is back at {until}")
             }
-            Reason::NoAdvertisement => f.write_str("no BGPAdvertisement of type PodIP selects it"),
+            Reason::NoAdvertisement => f.write_str("no BGPAdvertisement of a type that it has selects it"),
             Reason::NoPeer => f.write_str(
                 "no BGPPeer that the advertisement selects serves this node in the address's family",
             ),

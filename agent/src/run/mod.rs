@@ -20,6 +20,7 @@ use std::{
 use anyhow::Context;
 use futures::{StreamExt, stream::FuturesUnordered};
 use plainroute_bgp::{RouterId, session::State};
+use plainroute_blocks::Holdings;
 use plainroute_config::{AgentConfigSpec, Pod};
 use plainroute_speaker::{OriginAttributes, Originated, PeerConfig, PeerName, Peers, Receipt, Speaker};
 use tokio::{
@@ -106,6 +107,8 @@ struct Agent {
     journal: Journal,
     drain: Drain,
     flaps: Flaps,
+    /// What this node holds of pools that it gives out itself; none where it does not.
+    holdings: Option<Holdings>,
     monitoring: Monitoring,
     discovery: Discovery,
     /// Which routers were heard where.
@@ -130,6 +133,7 @@ impl Agent {
             gate,
             drain,
             flaps: Flaps::default(),
+            holdings: None,
             monitoring: Monitoring::new(&node),
             discovery,
             heard: Arc::default(),
@@ -402,6 +406,7 @@ impl Agent {
             node: self.node.clone(),
             router_id: self.router_id,
             found: self.discovery.found().clone(),
+            holdings: self.holdings.clone(),
             now,
         };
         let next = plan(&snapshot, &local);

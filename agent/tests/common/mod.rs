@@ -6,6 +6,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use plainroute_agent::{
@@ -15,6 +16,7 @@ use plainroute_agent::{
     plan::{Local, Plan, plan},
     source::{Change, Feed, HostLink, SourceName},
 };
+use plainroute_blocks::{Holder, Holdings, OwnedBlock};
 use plainroute_config::{Input, Kind, Object, load_inputs};
 use serde::Deserialize;
 
@@ -41,6 +43,7 @@ pub(crate) fn snapshot(files: Vec<Object>, cluster: Vec<Object>, links: Vec<Host
 /// Node `node-a` at noon.
 pub(crate) fn local() -> Local {
     Local {
+        holdings: None,
         node: "node-a".to_owned(),
         router_id: Some("192.0.2.254".parse().expect("a router ID")),
         found: Found::default(),
@@ -123,6 +126,38 @@ fn damped(yaml: &str) -> BTreeMap<PodKey, Damped> {
     pods.into_iter().map(entry).collect()
 }
 
+/// What the node owns and has given out, as a scenario writes it: pools by block, and by address `NAMESPACE/NAME UID`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WrittenHoldings {
+    blocks: BTreeMap<String, String>,
+    held: BTreeMap<IpAddr, String>,
+}
+
+fn holdings(yaml: &str) -> Holdings {
+    let WrittenHoldings { blocks, held } = serde_saphyr::from_str(yaml).expect("holdings");
+    let block = |(prefix, pool): (String, String)| {
+        (prefix.parse().expect("a prefix"), OwnedBlock { pool, ..OwnedBlock::default() })
+    };
+    let holder = |(address, pod): (IpAddr, String)| {
+        let (name, uid) = pod.split_once(' ').expect("a UID");
+        let (namespace, name) = name.split_once('/').expect("NAMESPACE/NAME");
+        let holder = Holder {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            pod_uid: uid.to_owned(),
+            container_id: "c1".to_owned(),
+            interface: "eth0".to_owned(),
+            since: local().now,
+        };
+        (address, holder)
+    };
+    Holdings {
+        blocks: Arc::new(blocks.into_iter().map(block).collect()),
+        held: Arc::new(held.into_iter().map(holder).collect()),
+    }
+}
+
 /// The plan of node `node-a` at noon, of what a scenario's sources say.
 pub(crate) fn plan_of(folder: &Path) -> Plan {
     let files = objects(&text(folder, "input.yaml").expect("input.yaml"));
@@ -130,5 +165,6 @@ pub(crate) fn plan_of(folder: &Path) -> Plan {
     let links = text(folder, "host-links.yaml").map(|yaml| host_links(&yaml)).unwrap_or_default();
     let found = text(folder, "found.yaml").map(|yaml| found(&yaml)).unwrap_or_default();
     let damped = text(folder, "damped.yaml").map(|yaml| damped(&yaml)).unwrap_or_default();
-    plan(&snapshot(files, cluster, links), &Local { found, damped, ..local() })
+    let holdings = text(folder, "holdings.yaml").map(|yaml| holdings(&yaml));
+    plan(&snapshot(files, cluster, links), &Local { found, damped, holdings, ..local() })
 }

@@ -13,7 +13,7 @@ use std::{
 use plainroute_agent::{
     fib::{self, Desired, Installed, NextHop, RouteKey, RouteStatus, TABLE_MAIN, Target},
     gate::{Advertised, Announcement, FLUSH_DEADLINE, Gate},
-    plan::{AddressPlan, Delivery, InterfaceSource, Plan, PodPlan, RouteAttributes, plan},
+    plan::{AddressPlan, BlockPlan, Delivery, InterfaceSource, Plan, PodPlan, RouteAttributes, plan},
 };
 use plainroute_bgp::Prefix;
 use plainroute_speaker::{Learned, LearnedPath, PeerName};
@@ -103,6 +103,8 @@ pub(crate) enum Fate {
 pub(crate) enum Step {
     /// A new plan; the flag says whether the second pool is declared.
     Plan([Fate; ADDRESSES], bool),
+    /// The plans from now on, the one in force among them, own the [`BLOCK`] and tell it to these peers; or do not own it.
+    Own(Option<[bool; 2]>),
     /// The routes' task makes the kernel as was last desired and reports it.
     KernelPass,
     /// The oldest report arrives; with the flag all of them, of which the last counts.
@@ -171,6 +173,24 @@ static NO_PODS: LazyLock<Plan> = LazyLock::new(|| {
     plan(&common::snapshot(objects, Vec::new(), Vec::new()), &common::local())
 });
 
+/// The one block that there is. Its first address is a Pod's, too.
+fn owned(told: Option<[bool; 2]>) -> Vec<BlockPlan> {
+    let peers = told.map(|told| PEERS.into_iter().zip(told).filter(|(_, told)| *told));
+    let block = |advertise| BlockPlan {
+        cidr: "10.20.0.2/31".parse().expect("a CIDR"),
+        pool: "1".to_owned(),
+        advertised_by: Vec::new(),
+        advertise,
+        withheld: Default::default(),
+        refused: None,
+    };
+    peers
+        .map(|told| told.map(|(peer, _)| (peer.to_owned(), RouteAttributes::default())).collect())
+        .map(block)
+        .into_iter()
+        .collect()
+}
+
 pub(crate) fn planned(fates: &[Fate], second_pool: bool) -> Plan {
     let mut plan = NO_PODS.clone();
     plan.pools.truncate(if second_pool { 2 } else { 1 });
@@ -189,6 +209,7 @@ pub(crate) fn planned(fates: &[Fate], second_pool: bool) -> Plan {
             address: address(number),
             pool: Some("1".to_owned()),
             delivery: Some(delivery),
+            block: None,
             advertised_by: Vec::new(),
             advertise: told.map(|(peer, _)| ((*peer).to_owned(), attributes.clone())).collect(),
             withheld: Default::default(),
@@ -212,6 +233,7 @@ pub(crate) struct World<S> {
     now: Instant,
     plan: Option<Plan>,
     second_pool: bool,
+    block: Option<[bool; 2]>,
     links_up: [bool; 2],
     foreign: [bool; ADDRESSES],
     /// The routes that carry our mark.
@@ -251,6 +273,7 @@ impl<S: Subject> World<S> {
             now: Instant::now(),
             plan: None,
             second_pool: false,
+            block: None,
             links_up: [true; 2],
             foreign: [false; ADDRESSES],
             kernel: left.into_iter().map(|(text, target)| (main_table(prefix(text)), target)).collect(),
@@ -282,9 +305,16 @@ impl<S: Subject> World<S> {
         match step {
             Step::Plan(fates, second_pool) => {
                 self.second_pool = *second_pool;
-                let plan = planned(fates, *second_pool);
+                let plan = Plan { blocks: owned(self.block), ..planned(fates, *second_pool) };
                 self.plan = Some(plan.clone());
                 self.subject.handle_plan(Arc::new(plan));
+            }
+            Step::Own(block) => {
+                self.block = *block;
+                if let Some(plan) = &mut self.plan {
+                    plan.blocks = owned(*block);
+                    self.subject.handle_plan(Arc::new(plan.clone()));
+                }
             }
             Step::KernelPass => self.kernel_pass(),
             Step::Report(all) => {
@@ -411,11 +441,10 @@ impl<S: Subject> World<S> {
         let before = self.advertised.as_ref().map(prefixes).unwrap_or_default();
         let local = self.plan.as_ref().map(Plan::local_routes).unwrap_or_default();
         for prefix in prefixes(&announcement.routes).difference(&before) {
-            let Some(interface) = local.get(prefix) else { continue };
-            let target = Target::Device { interface: (*interface).to_owned() };
+            let Some(target) = local.get(prefix) else { continue };
             let key = main_table(*prefix);
             let last = self.desired.as_ref().and_then(|desired| desired.routes.get(&key));
-            if self.kernel.get(&key) != Some(&target) || last != Some(&target) {
+            if self.kernel.get(&key) != Some(target) || last != Some(target) {
                 let is = self.kernel.get(&key);
                 return Err((Rule::PathBeforeAdvertisement, format!("{prefix} is {is:?}, to be {last:?}")));
             }
@@ -439,14 +468,16 @@ impl<S: Subject> World<S> {
             return Err((Rule::NumbersGrow, format!("{} after {}", desired.generation, before.generation)));
         }
         let foreign = self.plan.as_ref().map(Plan::foreign_addresses).unwrap_or_default();
-        for (key, _) in before.routes.iter().filter(|(_, target)| matches!(target, Target::Device { .. })) {
-            if matches!(desired.routes.get(key), Some(Target::Device { .. })) {
+        let of_node = |target: &Target| matches!(target, Target::Device { .. } | Target::Unreachable);
+        for (key, target) in before.routes.iter().filter(|(_, target)| of_node(target)) {
+            if desired.routes.get(key).is_some_and(of_node) {
                 continue;
             }
             self.removals += 1;
             // Somebody else's route has taken over, which was planned so.
-            let taken_over =
-                foreign.contains(&key.prefix.address()) && self.foreign_answer(key.prefix) == Some(true);
+            let taken_over = matches!(target, Target::Device { .. })
+                && foreign.contains(&key.prefix.address())
+                && self.foreign_answer(key.prefix) == Some(true);
             let advertised = self.advertised.iter().flatten().any(|((_, prefix), _)| *prefix == key.prefix);
             let fresh = |(_, at): &(u64, Instant)| self.now < *at + FLUSH_DEADLINE;
             let waiting = self.withdrawals.get(&key.prefix).is_some_and(|all| all.iter().any(fresh));
@@ -504,7 +535,7 @@ impl<S: Subject> World<S> {
     }
 
     fn foreign_answer(&self, prefix: Prefix) -> Option<bool> {
-        self.known.delivery.get(&prefix.address()).map(fib::Delivery::delivers)
+        self.known.delivery.get(&prefix.address()).filter(|_| prefix.is_host()).map(fib::Delivery::delivers)
     }
 
     /// Whether packets arrive, by the last report that the subject has: over the planned path, or over the one that
@@ -543,9 +574,7 @@ impl<S: Subject> World<S> {
                 paths.iter().map(|path| NextHop { gateway: path.next_hop, interface: None }).collect();
             routes.insert(main_table(*prefix), Target::Via { next_hops });
         }
-        for (prefix, interface) in plan.local_routes() {
-            routes.insert(main_table(prefix), Target::Device { interface: interface.to_owned() });
-        }
+        routes.extend(plan.local_routes().into_iter().map(|(prefix, target)| (main_table(prefix), target)));
         if self.kernel != routes {
             return wrong("the kernel", &self.kernel, &routes);
         }
@@ -559,7 +588,8 @@ impl<S: Subject> World<S> {
         let mut delivered = self.due();
         let local = plan.local_routes();
         delivered.retain(|(_, prefix), _| match local.get(prefix) {
-            Some(interface) => self.up(interface),
+            Some(Target::Device { interface }) => self.up(interface),
+            Some(_) => true,
             None => self.foreign_delivery(prefix.address()).delivers(),
         });
         if self.advertised.as_ref() != Some(&delivered) {
@@ -586,6 +616,7 @@ fn any_plan_step() -> impl Strategy<Value = Step> {
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => any_plan_step(),
+        2 => prop::option::of(any::<[bool; 2]>()).prop_map(Step::Own),
         6 => Just(Step::KernelPass),
         6 => any::<bool>().prop_map(Step::Report),
         1 => (0..INTERFACES.len()).prop_map(Step::Link),

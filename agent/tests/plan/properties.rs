@@ -2,6 +2,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,9 +12,11 @@ use plainroute_agent::{
     plan::{Local, Plan, plan},
     source::{Change, Feed, SourceName},
 };
+use plainroute_bgp::{AfiSafi, Prefix};
+use plainroute_blocks::{Holder, Holdings, OwnedBlock};
 use plainroute_config::{
-    BgpAdvertisement, BgpPeer, IpPool, LabelSelector, Labels, Namespace, Node, Object, Phase, Pod, PoolUsage,
-    annotation,
+    Allocation, BgpAdvertisement, BgpPeer, IpPool, LabelSelector, Labels, Namespace, Node, Object, Phase,
+    Pod, PoolUsage, annotation,
 };
 use proptest::{prelude::*, sample::select, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Value, json};
@@ -53,6 +56,7 @@ fn any_labels(key: &'static str, values: &'static [&'static str]) -> impl Strate
 const RACKS: &[&str] = &["r1", "r2"];
 const TIERS: &[&str] = &["gold", "silver"];
 const APPS: &[&str] = &["web", "db"];
+const TYPES: &[&[&str]] = &[&["PodIP"], &["PodIP"], &["PodBlock"], &["PodIP", "PodBlock"]];
 const SIDES: &[&str] = &["a", "b"];
 const NAMESPACES: &[&str] = &["erp", "crm", "hr"];
 const FAMILIES: &[&[&str]] = &[&["ipv4-unicast", "ipv6-unicast"], &["ipv4-unicast"], &["ipv6-unicast"]];
@@ -76,16 +80,21 @@ fn any_pool() -> impl Strategy<Value = Object> {
     ];
     let namespaces =
         prop_oneof![any_selector("tier", TIERS), any_selector("kubernetes.io/metadata.name", NAMESPACES)];
-    let usage = prop_oneof![9 => Just("Pod"), 1 => Just("Egress")];
+    let usage = prop_oneof![
+        6 => Just(("Pod", "External")),
+        3 => Just(("Pod", "Block")),
+        1 => Just(("Egress", "External")),
+    ];
     let parts = (select(POOLS), range, any::<bool>(), namespaces, any_selector("rack", RACKS), usage);
     (parts, any_labels("side", SIDES)).prop_map(
-        |((name, (range, excluded), with_holes, namespaces, nodes, usage), labels)| {
+        |((name, (range, excluded), with_holes, namespaces, nodes, (usage, allocation)), labels)| {
             parse::<IpPool>(json!({
                 "apiVersion": "plainroute.dev/v1alpha1", "kind": "IPPool",
                 "metadata": { "name": name, "labels": labels },
                 "spec": {
                     "ipRanges": [range], "excluded": if with_holes { excluded } else { json!([]) },
-                    "namespaceSelector": namespaces, "nodeSelector": nodes, "usage": usage, "allocation": "External",
+                    "namespaceSelector": namespaces, "nodeSelector": nodes, "usage": usage,
+                    "allocation": allocation,
                 },
             }))
         },
@@ -149,12 +158,13 @@ fn any_advertisement() -> impl Strategy<Value = Object> {
     );
     let withdraw = (prop::bool::weighted(0.4), any::<bool>(), 0..120_u32);
     let attributes = (prop::option::of(0..3_u32), prop::option::of(0..3_u32), 0..3_u8, 0..3_u8);
-    (select(&["adv-a", "adv-b", "adv-c"][..]), selectors, withdraw, attributes).prop_map(
-        |(name, (namespace, pod, pool, peer), (not_ready, terminating, seconds), (preference, med, prepend, community))| {
+    let types = select(TYPES);
+    ((select(&["adv-a", "adv-b", "adv-c"][..]), types), selectors, withdraw, attributes).prop_map(
+        |((name, types), (namespace, pod, pool, peer), (not_ready, terminating, seconds), (preference, med, prepend, community))| {
             parse::<BgpAdvertisement>(json!({
                 "apiVersion": "plainroute.dev/v1alpha1", "kind": "BGPAdvertisement", "metadata": { "name": name },
                 "spec": {
-                    "types": ["PodIP"],
+                    "types": types,
                     "namespaceSelector": namespace, "podSelector": pod, "poolSelector": pool, "peerSelector": peer,
                     "attributes": {
                         "communities": [format!("64512:{community}")],
@@ -245,7 +255,50 @@ fn local(snapshot: &Snapshot) -> Local {
         until: local.now + SignedDuration::from_secs(90),
     };
     let pods = snapshot.pods().step_by(2).map(|(pod, _)| (key(pod), damped));
-    Local { damped: pods.collect(), ..local }
+    let holdings = (!snapshot.namespaces().count().is_multiple_of(3)).then(|| holdings(snapshot));
+    Local { damped: pods.collect(), holdings, ..local }
+}
+
+/// The node owns the first two blocks of four addresses of each pool, and has given every other Pod an address of one.
+fn holdings(snapshot: &Snapshot) -> Holdings {
+    let pools = snapshot
+        .pools()
+        .map(|(pool, _)| pool)
+        .filter(|pool| pool.spec.ip_ranges[0].family() == AfiSafi::Ipv4Unicast);
+    let blocks: BTreeMap<Prefix, OwnedBlock> = pools
+        .flat_map(|pool| {
+            let IpAddr::V4(first) = pool.spec.ip_ranges[0].first() else { unreachable!("by the filter") };
+            [0, 4].map(|more| {
+                let base = std::net::Ipv4Addr::from_bits((first.to_bits() & !3) + more);
+                let block = OwnedBlock { pool: pool.name().to_owned(), ..OwnedBlock::default() };
+                (Prefix::v4(base, 30).expect("a prefix"), block)
+            })
+        })
+        .collect();
+    let addresses = blocks.keys().map(|block| block.last_address());
+    let pods: Vec<&Pod> = snapshot.pods().map(|(pod, _)| pod).step_by(2).collect();
+    let first = pods.iter().filter_map(|pod| Some((*pod.pod_ips.first()?, *pod)));
+    let given = first.chain(addresses.zip(pods.iter().copied()));
+    let held = given.map(|(address, pod)| {
+        let holder = Holder {
+            namespace: pod.namespace().to_owned(),
+            name: pod.name().to_owned(),
+            pod_uid: "uid".to_owned(),
+            container_id: "c1".to_owned(),
+            interface: "eth0".to_owned(),
+            since: common::local().now,
+        };
+        (address, holder)
+    });
+    Holdings { held: Arc::new(held.collect()), blocks: Arc::new(blocks) }
+}
+
+/// Whether this node gave `address` to `pod`, or gives none out.
+fn gave(local: &Local, pod: &Pod, address: IpAddr) -> bool {
+    local.holdings.as_ref().is_none_or(|holdings| {
+        let holder = holdings.held.get(&address);
+        holder.is_some_and(|holder| (&*holder.namespace, &*holder.name) == (pod.namespace(), pod.name()))
+    })
 }
 
 fn none() -> Labels {
@@ -283,14 +336,37 @@ fn judge(plan: &Plan, snapshot: &Snapshot, local: &Local) -> Result<(), String> 
         if pod.node_name.as_ref() != Some(&local.node) || pod.host_network || !live {
             return Err(format!("{what}: not a live Pod of this node"));
         }
-        if !pod.pod_ips.contains(&address) {
+        let given = local.holdings.is_some() && gave(local, pod, address);
+        if !given && !pod.pod_ips.contains(&address) {
             return Err(format!("{what}: not an address of the Pod"));
         }
-        if !snapshot.pools().any(|(pool, _)| binds(snapshot, &local.node, pool, pod, address)) {
+        let lets = |pool: &IpPool| pool.spec.allocation == Allocation::External || gave(local, pod, address);
+        if !snapshot.pools().any(|(pool, _)| binds(snapshot, &local.node, pool, pod, address) && lets(pool)) {
             return Err(format!("{what}: no pool binds it"));
         }
         if let Some(other) = holders.insert(address, &planned.name).filter(|other| **other != planned.name) {
             return Err(format!("{what}: {other} advertises it too"));
+        }
+    }
+    let node_labels = snapshot.node(&local.node).map_or_else(none, |node| node.labels().clone());
+    for block in plan.blocks.iter().filter(|block| !block.advertise.is_empty()) {
+        let prefix = block.cidr.prefix();
+        let mut all = std::iter::successors(Some(prefix.address()), |address| {
+            let IpAddr::V4(address) = address else { return None };
+            Some(std::net::Ipv4Addr::from_bits(address.to_bits() + 1).into())
+        });
+        let mut addresses = all.by_ref().take(4);
+        let lends = |pool: &IpPool| {
+            pool.name() == block.pool
+                && pool.spec.node_selector.matches(&node_labels)
+                && addresses.all(|address| pool.spec.contains(address))
+        };
+        let owned = local.holdings.as_ref().and_then(|holdings| holdings.blocks.get(&prefix));
+        if owned.is_none_or(|owned| owned.pool != block.pool) {
+            return Err(format!("{prefix}: not a block of this node"));
+        }
+        if !snapshot.pools().map(|(pool, _)| pool).any(lends) {
+            return Err(format!("{prefix}: not whole of its pool, or not of one for this node"));
         }
     }
     for route in plan.advertisements() {
@@ -320,7 +396,8 @@ fn accounts_for_all(plan: &Plan, snapshot: &Snapshot) -> Result<(), String> {
             return Err(format!("{pod:?} is neither refused nor has it addresses, or both"));
         }
         for address in &pod.addresses {
-            if address.refused.is_some() != address.advertise.is_empty() {
+            let advertised = !address.advertise.is_empty() || address.block.is_some();
+            if address.refused.is_some() == advertised {
                 return Err(format!(
                     "{address:?} of {} is neither advertised nor refused, or both",
                     pod.name
@@ -495,15 +572,18 @@ fn the_judge_of_exports_sees_two_pods_with_one_address() {
 fn the_random_worlds_reach_every_rule() {
     let mut runner = TestRunner::deterministic();
     let worlds = any_world();
-    let (mut reached, mut exports, mut timed) = (BTreeSet::new(), 0, 0);
-    for _ in 0..600 {
+    let (mut reached, mut exports, mut timed, mut blocks, mut within) = (BTreeSet::new(), 0, 0, 0, 0);
+    for _ in 0..1000 {
         let world = worlds.new_tree(&mut runner).expect("a world").current();
         let snapshot = fed(&world);
         let plan = plan(&snapshot, &local(&snapshot));
         reached.extend(crate::reasons(&plan).map(crate::word));
         exports += plan.advertisements().count();
+        blocks += plan.blocks.iter().filter(|block| !block.advertise.is_empty()).count();
+        within += plan.addresses().filter(|(_, address)| address.block.is_some()).count();
         timed += usize::from(plan.next_change.is_some());
     }
     assert_eq!(reached.len(), crate::REASONS, "{reached:?}");
     assert!(exports > 100 && timed > 5, "{exports} exports, {timed} plans that time changes");
+    assert!(blocks > 50 && within > 10, "{blocks} blocks advertised, {within} Pods' addresses within");
 }

@@ -84,6 +84,7 @@ impl Shapes {
                 "string".to_owned()
             }
             "IpAddr" => "IP address".to_owned(),
+            "Cidr" => "CIDR".to_owned(),
             "SocketAddr" => "ADDRESS:PORT".to_owned(),
             "jiff::Timestamp" => "time".to_owned(),
             "bool" => "boolean".to_owned(),
@@ -112,7 +113,7 @@ impl Shapes {
             }
             (
                 "String" | "Community" | "ExtendedCommunity" | "LargeCommunity" | "RouterId" | "IpAddr"
-                | "SocketAddr" | "jiff::Timestamp",
+                | "Cidr" | "SocketAddr" | "jiff::Timestamp",
                 Value::String(_),
             )
             | ("bool", Value::Bool(_))

@@ -26,6 +26,11 @@ for crate in bgp/proto bgp/bfd bgp/ra bgp/speaker config ipam; do
   ! grep -n 'plainroute-agent' "$crate/Cargo.toml" || fail "$crate must not know the agent"
 done
 
+# The CNI plugin is started for every Pod: it knows nothing but JSON.
+if awk '/^\[dependencies\]/ { on = 1; next } /^\[/ { on = 0 } on && /^[a-z]/' cni/Cargo.toml | grep -vE '^serde(_json)?\.workspace'; then
+  fail "cni depends on more than serde and serde_json"
+fi
+
 # Names that say nothing.
 if git grep -nE '\b(struct|enum|trait) [A-Za-z]*(Manager|Helper|Handler|Util|Wrapper)\b' -- '*.rs'; then
   fail "a type has a name that says nothing"

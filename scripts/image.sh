@@ -3,7 +3,8 @@
 #
 # Out: target/image/PROFILE/plainroute.tar, which `ctr -n k8s.io images import`, `docker load`, `podman load` and
 # `skopeo copy oci-archive:` take, and beside it plainroute.cdx.json, its bill of materials. The image holds the
-# static binary, that bill and the licence, and nothing else. The same commit gives the same bytes.
+# static binaries (the agent, and the CNI plugin that it puts onto nodes), that bill and the licence, and nothing else.
+# The same commit gives the same bytes.
 #
 #   IMAGE_PROFILE=release   cargo's profile; `dev` is built in a fraction of the time, for tests
 #   IMAGE_NAME=plainroute.dev/plainroute:VERSION
@@ -40,15 +41,16 @@ command -v musl-gcc >/dev/null || die "musl-gcc is missing; run make setup, or: 
 # Paths of this machine are no part of the binary, so that others can build the same one.
 flags=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")_RUSTFLAGS
 export "$flags=--remap-path-prefix=$PWD=/plainroute --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-cargo build --locked --profile "$profile" --target "$target" --package plainroute-agent --bin plainroute
-built=$build/$target/${profile/#dev/debug}/plainroute
+cargo build --locked --profile "$profile" --target "$target" \
+  --package plainroute-agent --bin plainroute --package plainroute-ipam --bin plainroute-ipam
+built=$build/$target/${profile/#dev/debug}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root layout=$work/layout
 mkdir -p "$root/usr/bin" "$root/usr/share/doc/plainroute" "$layout/blobs/sha256" "$out"
-strip --strip-debug -o "$root/usr/bin/plainroute" "$built"
-scripts/sbom.sh plainroute-agent "$target" >"$work/plainroute.cdx.json"
+for binary in plainroute plainroute-ipam; do strip --strip-debug -o "$root/usr/bin/$binary" "$built/$binary"; done
+scripts/sbom.sh "$target" plainroute-agent plainroute-ipam >"$work/plainroute.cdx.json"
 cp "$work/plainroute.cdx.json" LICENSE "$root/usr/share/doc/plainroute/"
 chmod -R u=rwX,go=rX "$root"
 

@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# Prints the bill of materials (CycloneDX 1.6, JSON) of one binary: every crate that is linked into it, and nothing
-# that only built or tested it.
+# Prints the bill of materials (CycloneDX 1.6, JSON) of our binaries: every crate that is linked into one of them, and
+# nothing that only built or tested them.
 #
-#   scripts/sbom.sh PACKAGE TARGET
+#   scripts/sbom.sh TARGET PACKAGE...
 #
-# What is linked is what cargo resolves for that package and target, less procedural macros and build dependencies;
+# The first package is what the bill is of; the others are among its components.
+# What is linked is what cargo resolves for these packages and the target, less procedural macros and build dependencies;
 # checksums are those of Cargo.lock. The same commit gives the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-package=$1 target=$2
+target=$1
+shift
+package=$1
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cargo tree --locked --package "$package" --edges normal,no-proc-macro --target "$target" --prefix none --format '{p}' |
-  awk '{ sub(/^v/, "", $2); print $1 " " $2 }' | sort -u | jq -R . | jq -s . >"$work/linked"
+cargo tree --locked "${@/#/--package=}" --edges normal,no-proc-macro --target "$target" --prefix none --format '{p}' |
+  awk 'NF { sub(/^v/, "", $2); print $1 " " $2 }' | sort -u | jq -R . | jq -s . >"$work/linked"
 cargo metadata --locked --format-version 1 --filter-platform "$target" >"$work/metadata"
 awk -F'"' '/^name =/ { name = $2 } /^version =/ { version = $2 } /^checksum =/ { print name " " version "\t" $2 }' \
   Cargo.lock | jq -R 'split("\t") | { (.[0]): .[1] }' | jq -s 'add' >"$work/checksums"

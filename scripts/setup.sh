@@ -104,6 +104,10 @@ build_helm() {
     say "helm: $("$(dirname "${BASH_SOURCE[0]}")/helm.sh")"
 }
 
+build_ptp() {
+    say "ptp: $("$(dirname "${BASH_SOURCE[0]}")/cni-plugins.sh")"
+}
+
 case ${1:-} in
 "" | --without-cluster) ;;
 *) die "$1 is not known; the only argument is --without-cluster" ;;
@@ -113,5 +117,6 @@ install_rust_components
 if [ $# -eq 0 ]; then
     build_test_cluster
     build_helm
+    build_ptp
 fi
 say "done"

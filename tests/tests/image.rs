@@ -59,8 +59,8 @@ impl Unpacked {
         Ok(Unpacked { layout, root, manifest, config })
     }
 
-    fn binary(&self) -> PathBuf {
-        self.root.path().join("usr/bin/plainroute")
+    fn binaries(&self) -> [PathBuf; 2] {
+        ["plainroute", "plainroute-ipam"].map(|name| self.root.path().join("usr/bin").join(name))
     }
 
     fn bill(&self) -> Result<Value> {
@@ -142,13 +142,14 @@ fn the_image_is_complete_and_the_same_each_time() -> Result<()> {
 }
 
 #[test]
-fn it_holds_one_static_binary_that_runs_in_an_empty_root() -> Result<()> {
+fn it_holds_static_binaries_that_run_in_an_empty_root() -> Result<()> {
     let (_, image) = image()?;
     let files = run(Command::new("find").arg(image.root.path()).args(["-type", "f", "-printf", "%P %m\n"]))?;
     let files: BTreeSet<&str> = files.lines().collect();
     let documents = "usr/share/doc/plainroute";
     let expected = [
         "usr/bin/plainroute 755".to_owned(),
+        "usr/bin/plainroute-ipam 755".to_owned(),
         format!("{documents}/LICENSE 644"),
         format!("{documents}/plainroute.cdx.json 644"),
     ];
@@ -157,13 +158,32 @@ fn it_holds_one_static_binary_that_runs_in_an_empty_root() -> Result<()> {
     let entry = image.config["config"]["Entrypoint"][0].as_str().context("no entry point")?;
     let version = run(Command::new("chroot").arg(image.root.path()).args([entry, "--version"]))?;
     assert_eq!(version.trim(), format!("plainroute {}", env!("CARGO_PKG_VERSION")));
+    let plugin = |argument: &str| {
+        let mut command = Command::new("chroot");
+        command.arg(image.root.path()).args(["/usr/bin/plainroute-ipam", argument]);
+        command
+    };
+    let version = run(&mut plugin("--version"))?;
+    assert_eq!(version.trim(), format!("plainroute-ipam {}", env!("CARGO_PKG_VERSION")));
+    fs::create_dir(image.root.path().join("cni-bin"))?;
+    // It reads itself by way of /proc, which containers have.
+    let proc = image.root.path().join("proc");
+    fs::create_dir(&proc)?;
+    run(Command::new("mount").args(["-t", "proc", "proc"]).arg(&proc))?;
+    let installed = run(plugin("install").arg("/cni-bin"));
+    run(Command::new("umount").arg(&proc))?;
+    installed?;
+    let [_, ours] = image.binaries();
+    assert_eq!(digest(&image.root.path().join("cni-bin/plainroute-ipam"))?, digest(&ours)?);
 
     // Nothing of the machine that built it, and nothing that only it has.
     let repository = repository().canonicalize()?;
-    for path in [repository.to_str().context("the repository's path")?, "/[.]cargo/registry/"] {
-        assert_eq!(grep(path, &image.binary())?, BTreeSet::new(), "the binary names {path}");
+    for binary in image.binaries() {
+        for path in [repository.to_str().context("the repository's path")?, "/[.]cargo/registry/"] {
+            assert_eq!(grep(path, &binary)?, BTreeSet::new(), "{} names {path}", binary.display());
+        }
+        assert!(!grep("/cargo/registry/", &binary)?.is_empty(), "paths are looked for in vain");
     }
-    assert!(!grep("/cargo/registry/", &image.binary())?.is_empty(), "paths are looked for in vain");
     Ok(())
 }
 
@@ -181,7 +201,11 @@ fn the_bill_of_materials_names_what_is_in_the_binary_and_nothing_that_built_it()
         })
         .collect();
 
-    let linked = crates_in(&image.binary())?;
+    let mut linked = BTreeSet::new();
+    for binary in image.binaries() {
+        linked.extend(crates_in(&binary)?);
+    }
+    assert!(listed.iter().any(|name| name.starts_with("plainroute-ipam-")), "the plugin is not listed");
     assert!(linked.len() > 30, "only {} crates are seen in the binary: {linked:?}", linked.len());
     let missing: Vec<_> = linked.difference(&listed).collect();
     assert!(missing.is_empty(), "linked and not listed: {missing:?}");

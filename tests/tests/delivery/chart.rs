@@ -36,6 +36,7 @@ metrics:
   prometheusRule: { enabled: true }
   dashboards: { enabled: true }
 capabilities: { listenBelow1024: true, unnumbered: true }
+ipam: { enabled: true, cniBinDir: /usr/lib/cni }
 podAnnotations: { example.org/owner: network }
 "#;
 
@@ -99,6 +100,7 @@ fn wrong_values_are_refused_by_their_names() -> Result<()> {
         ("objects: [{ apiVersion: v1, kind: Secret, metadata: { name: a }, spec: {} }]", "/objects/0/kind"),
         ("secretNames: [Tor_A]", "/secretNames/0"),
         ("hostPaths: { state: var/lib }", "/hostPaths/state"),
+        ("ipam: { enabled: true, cniBinDir: opt/cni/bin }", "/ipam/cniBinDir"),
         ("tolerations: yes", "/tolerations"),
     ];
     for (values, expected) in cases {
@@ -161,6 +163,33 @@ fn containers_may_do_no_more_than_they_must() -> Result<()> {
             assert_ne!(mount["readOnly"] == true, written, "{mount}");
         }
     }
+    Ok(())
+}
+
+/// The image has no shell: the plugin copies itself, and what it is copied into is all that it may touch.
+#[test]
+fn the_cni_plugin_comes_onto_the_node_where_it_is_asked_for() -> Result<()> {
+    let pod = |values: &str| -> Result<Value> {
+        Ok(named(&render(values)?, "DaemonSet", NAME)?["spec"]["template"]["spec"].clone())
+    };
+    let volume = |pod: &Value| {
+        let volumes = pod["volumes"].as_array().cloned().unwrap_or_default();
+        volumes.into_iter().find(|volume| volume["name"] == "cni-bin")
+    };
+    let without = pod("")?;
+    assert!(without["initContainers"].is_null() && volume(&without).is_none());
+    let with = pod(EVERYTHING)?;
+    let install = &with["initContainers"][0];
+    assert_eq!(install["image"], with["containers"][0]["image"]);
+    assert_eq!(
+        install["command"],
+        serde_json::json!(["/usr/bin/plainroute-ipam", "install", "/host/cni-bin"])
+    );
+    assert_eq!(install["securityContext"]["capabilities"], serde_json::json!({ "drop": ["ALL"] }));
+    let mounts = serde_json::json!([{ "name": "cni-bin", "mountPath": "/host/cni-bin" }]);
+    assert_eq!(install["volumeMounts"], mounts);
+    let directory = volume(&with).context("no volume")?["hostPath"]["path"].clone();
+    assert_eq!(directory, "/usr/lib/cni");
     Ok(())
 }
 

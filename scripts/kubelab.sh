@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the directory that holds the test cluster's programs, after building those that are missing.
 #
-#   scripts/kubelab.sh [etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet]...
+#   scripts/kubelab.sh [etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kubectl]...
 #
 # Default: etcd and kube-apiserver. They are built from the versions pinned in tests/kubelab/go.mod, once
 # per machine, into the user's cache; a change of those pins is another directory. Where KUBEBUILDER_ASSETS
@@ -33,7 +33,7 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/plainroute/kubelab-$hash"
 main_of() {
     case $1 in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
-    kube-apiserver | kube-controller-manager | kube-scheduler | kubelet) echo "k8s.io/kubernetes/cmd/$1" ;;
+    kube-apiserver | kube-controller-manager | kube-scheduler | kubelet | kubectl) echo "k8s.io/kubernetes/cmd/$1" ;;
     *) die "unknown program $1" ;;
     esac
 }

@@ -14,7 +14,7 @@ declare -A instead_of=([containerd]=containerd.io [runc]=containerd.io)
 declare -A service_of=([frr]=frr [bird2]=bird [gobgpd]=gobgpd [exabgp]=exabgp [openbgpd]="openbgpd bgplgd"
     [pmacct]="pmacctd nfacctd sfacctd uacctd" [containerd]=containerd)
 # Of Kubernetes, which Debian does not have.
-programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet)
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl)
 
 say() { echo "setup: $*"; }
 die() {

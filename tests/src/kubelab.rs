@@ -12,6 +12,7 @@ pub mod controllers;
 mod credentials;
 mod custom;
 mod etcd;
+mod kubectl;
 pub mod objects;
 mod ports;
 mod process;
@@ -26,7 +27,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use credentials::Credentials;
@@ -92,7 +92,7 @@ struct Instance {
     address: SocketAddr,
     /// The administrator's, from where the test runs.
     client: Client,
-    _relay: Option<Relay>,
+    relay: Option<Relay>,
     process: Option<Process>,
 }
 
@@ -152,6 +152,21 @@ impl ApiServer {
         self.standby.as_ref().unwrap_or(&self.instance).client.clone()
     }
 
+    /// A client of one of [`Options::users`], which goes to the API server that agents know.
+    pub async fn client_of(&self, user: &str) -> Result<Client> {
+        let Instance { address, relay, .. } = &self.instance;
+        client_of(self.credentials.kubeconfig(user, relay.as_ref().map_or(*address, Relay::address))?).await
+    }
+
+    /// What the API server that agents know answers to a watch, as the administrator asks it: the codes of the errors in it.
+    pub async fn errors_of_watch(&self, uri: &str) -> Result<Vec<u64>> {
+        let answer = self.instance.client.request_text(http::Request::get(uri).body(Vec::new())?).await?;
+        let event = |line| serde_json::from_str::<serde_json::Value>(line).context("an event of a watch");
+        let events = answer.lines().map(event).collect::<Result<Vec<_>>>()?;
+        let errors = events.iter().filter(|event| event["type"] == "ERROR");
+        Ok(errors.filter_map(|event| event["object"]["code"].as_u64()).collect())
+    }
+
     /// Ends the API server by SIGTERM, and by SIGKILL soon after; etcd, its data and a standby stay.
     pub async fn stop(&mut self) -> Result<()> {
         match self.instance.process.take() {
@@ -170,12 +185,12 @@ impl ApiServer {
 
     /// Stops the process without ending it: connections stay open and nobody answers.
     pub fn freeze(&self) -> Result<()> {
-        self.running()?.signal(Signal::SIGSTOP)
+        self.running()?.freeze()
     }
 
     /// Undoes [`Self::freeze`].
     pub fn thaw(&self) -> Result<()> {
-        self.running()?.signal(Signal::SIGCONT)
+        self.running()?.thaw()
     }
 
     /// The process id of the API server, for what it costs.
@@ -235,7 +250,7 @@ impl Instance {
         let relay = netns.map(|netns| Relay::start(netns, address)).transpose()?;
         let reached_at = relay.as_ref().map_or(address, Relay::address);
         let client = client_of(credentials.kubeconfig(credentials::ADMINISTRATOR, reached_at)?).await?;
-        Ok(Self { address, client, _relay: relay, process: None })
+        Ok(Self { address, client, relay, process: None })
     }
 
     async fn ready(&mut self) -> Result<()> {

@@ -1,24 +1,30 @@
-//! etcd: where the API keeps everything, and a copy of it to go back to.
+//! etcd: where the API keeps everything, a copy of it to go back to, and the end of its history.
 
-use std::net::Ipv4Addr;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::process::Process;
-use crate::netns::Netns;
+use crate::netns::{Netns, wait_until, within};
 
 use super::ports::free_port;
-use super::{ApiServer, RETRY, program};
+use super::{ApiServer, RETRY, program, relay};
 
 /// What it logs once it has elected itself and listens; and when another process has taken a port of it.
 const READY: &str = "ready to serve client requests";
 const TAKEN: &str = "address already in use";
 const PATIENCE: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 5;
+/// How long the API server takes for an answer that needs etcd, at most.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where the API server that agents know reaches etcd; a standby does so at 127.0.0.1. So the one can be cut off.
 pub(super) const CUTTABLE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -85,25 +91,59 @@ impl ApiServer {
     /// Copies etcd's directory while etcd stands still: what a machine that lost its power would start from.
     pub fn back_up(&self) -> Result<Backup> {
         let to = self.directory.path().join("backup");
-        self.etcd.process.signal(Signal::SIGSTOP)?;
+        self.etcd.process.freeze()?;
         let copied = copy(&self.directory.path().join("etcd"), &to);
-        self.etcd.process.signal(Signal::SIGCONT)?;
+        self.etcd.process.thaw()?;
         copied.map(|()| Backup(to))
     }
 
     /// Cuts the API server, but not its standby, off from etcd: it goes on with what it has in memory. Both run in `netns`.
     pub fn cut_off_from_etcd(&self, netns: &Netns) -> Result<()> {
-        netns.exec("nft add table ip cut")?;
-        netns.exec("nft add chain ip cut in { type filter hook input priority 0 ; }")?;
-        for end in ["saddr", "daddr"] {
-            netns.exec(&format!("nft add rule ip cut in ip {end} {CUTTABLE} drop"))?;
+        cut(netns, "drop")
+    }
+
+    /// The same with its connections torn, so that it has to ask etcd for all that it misses. Returns once it has noticed.
+    pub async fn tear_off_from_etcd(&self, netns: &Netns) -> Result<()> {
+        cut(netns, "meta l4proto tcp reject with tcp reset")?;
+        // It asks etcd for the most recent state, and only then learns of the end of the connection.
+        let pods = Api::<Pod>::all(self.instance.client.clone());
+        let deadline = Instant::now() + PATIENCE;
+        // The client asks again where it is told to, so without a word of its own it never ends.
+        while let Ok(Ok(_)) = timeout(ANSWER, pods.list(&ListParams::default().limit(1))).await {
+            ensure!(Instant::now() < deadline, "the API server still reaches etcd after {PATIENCE:?}");
+            tokio::time::sleep(RETRY).await;
         }
         Ok(())
     }
 
-    /// Undoes [`Self::cut_off_from_etcd`].
+    /// Undoes [`Self::cut_off_from_etcd`] and [`Self::tear_off_from_etcd`].
     pub fn join_to_etcd(&self, netns: &Netns) -> Result<()> {
         netns.exec("nft delete table ip cut").map(drop)
+    }
+
+    /// Has etcd forget all of its history before the present, as the API server has it do every five minutes. Returns the
+    /// revision of the present. The gateway of etcd reaches it as the API server does, so it must not be cut off.
+    pub fn compact(&self) -> Result<u64> {
+        wait_until("etcd to compact its history", PATIENCE, || {
+            let compact = || -> Result<u64> {
+                let status: Value =
+                    serde_json::from_str(&self.ask_etcd("/v3/maintenance/status", &json!({}))?)?;
+                let present = status["header"]["revision"].as_str();
+                let present = present.context("etcd tells no revision")?.parse()?;
+                self.ask_etcd("/v3/kv/compaction", &json!({ "revision": present, "physical": true }))?;
+                Ok(present)
+            };
+            compact().map_err(|error| format!("{error:#}"))
+        })
+    }
+
+    /// Asks etcd by its gateway from HTTP; what it answers.
+    pub(super) fn ask_etcd(&self, path: &str, question: &Value) -> Result<String> {
+        let ask = || ask(self.etcd.port, path, &question.to_string());
+        match &self.options.netns {
+            Some(netns) => within(Path::new(&relay::netns_path(netns)), ask),
+            None => ask(),
+        }
     }
 
     /// Puts a backup in etcd's place, as a disaster recovery does: every API server is stopped before, and started after.
@@ -125,6 +165,28 @@ impl ApiServer {
         self.restart().await?;
         self.start_standby().await
     }
+}
+
+fn cut(netns: &Netns, verdict: &str) -> Result<()> {
+    netns.exec("nft add table ip cut")?;
+    netns.exec("nft add chain ip cut in { type filter hook input priority 0 ; }")?;
+    // Of a connection that is torn its ends have to hear.
+    netns.exec("nft add rule ip cut in tcp flags rst accept")?;
+    for end in ["saddr", "daddr"] {
+        netns.exec(&format!("nft add rule ip cut in ip {end} {CUTTABLE} {verdict}"))?;
+    }
+    Ok(())
+}
+
+fn ask(port: u16, path: &str, body: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("cannot reach etcd")?;
+    // HTTP/1.0: the answer ends with the connection, and is not in pieces.
+    write!(stream, "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, answer) = answer.split_once("\r\n\r\n").context("etcd's answer has no end of its head")?;
+    ensure!(head.contains(" 200 "), "etcd refused {path} of {} octets: {head}\n{answer}", body.len());
+    Ok(answer.to_owned())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -14,6 +14,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::netns::wait_until;
+
 const POLL: Duration = Duration::from_millis(10);
 const KILLED: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,22 @@ impl Process {
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?);
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {} ({pid})", self.name))
+    }
+
+    /// Stops it without ending it. Returns once every thread of it stands still: on a busy machine that is a moment after
+    /// the signal.
+    pub(super) fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait_until(&format!("{} to stand still", self.name), KILLED, || match running(&tasks) {
+            Ok(0) => Ok(()),
+            other => Err(format!("{other:?} threads that do not")),
+        })
+    }
+
+    /// Undoes [`Self::freeze`].
+    pub(super) fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
     }
 
     /// Fails with the end of its output when it has ended by itself.
@@ -95,6 +113,18 @@ impl Process {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// How many threads are not stopped.
+fn running(tasks: &str) -> io::Result<usize> {
+    let mut running = 0;
+    for task in std::fs::read_dir(tasks)? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        // The state follows the name, which is in brackets and may have any sign in it.
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+        running += usize::from(state != Some('T'));
+    }
+    Ok(running)
 }
 
 impl Drop for Process {

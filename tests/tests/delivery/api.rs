@@ -45,7 +45,7 @@ pub(crate) async fn apply(
 }
 
 /// The kinds of the Prometheus operator, with any fields.
-fn foreign_kind(kind: &str, plural: &str) -> Value {
+pub(crate) fn foreign_kind(kind: &str, plural: &str) -> Value {
     let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

@@ -7,3 +7,4 @@ mod admission;
 mod api;
 mod chart;
 mod grants;
+mod kubectl;

@@ -30,7 +30,7 @@ pub(super) enum Trouble {
     /// The API server will not have it; asking again at once changes nothing.
     #[error("the API server answers {code}: {message}")]
     Refused { code: u16, message: String },
-    /// It cannot be reached or does not answer.
+    /// It cannot be reached, does not answer, or not now.
     #[error("{0}")]
     Away(String),
 }
@@ -209,6 +209,10 @@ pub(super) async fn asked<T>(request: impl Future<Output = Result<T, kube::Error
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) if (400..500).contains(&status.code) && status.code != 429 => {
             Err(Trouble::Refused { code: status.code, message: status.message.clone() })
+        }
+        // It is in trouble itself, or somebody between it and us: that passes.
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(Trouble::Away(format!("the API server answers {}: {}", status.code, status.message)))
         }
         Ok(Err(error)) => Err(Trouble::Away(innermost(&error))),
         Err(_) => Err(Trouble::Away("the server does not answer".to_owned())),

@@ -128,13 +128,18 @@ impl Cluster {
 
     /// Waits until the ToR's table is exactly this: host addresses and the nodes that they lie behind.
     pub(crate) fn await_routes(&self, routes: &[(&str, &str)]) -> Result<()> {
+        self.await_routes_within(routes, SOON)
+    }
+
+    /// [`await_routes`](Self::await_routes) for what takes longer.
+    pub(crate) fn await_routes_within(&self, routes: &[(&str, &str)], patience: Duration) -> Result<()> {
         let wanted: Table = routes
             .iter()
             .map(|(address, node)| Ok((format!("{address}/32"), BTreeSet::from([node.parse()?]))))
             .collect::<Result<_>>()?;
         let what = format!("exactly {routes:?}");
         self.tor
-            .await_learned(Family::V4, &what, SOON, &|table| *table == wanted)
+            .await_learned(Family::V4, &what, patience, &|table| *table == wanted)
             .with_context(|| self.a.last_words() + &self.b.last_words())
             .map(drop)
     }
@@ -180,10 +185,15 @@ impl Cluster {
 
     /// Makes the objects of our own kinds, the same as would be in the files of node-a.
     pub(crate) async fn apply_kinds(&self) -> Result<()> {
-        for document in self.kinds.split("---\n") {
-            if !document.is_empty() {
-                self.api.apply(serde_saphyr::from_str(document)?).await?;
-            }
+        self.apply_kinds_without("").await
+    }
+
+    /// The same without a field of `spec`.
+    pub(crate) async fn apply_kinds_without(&self, field: &str) -> Result<()> {
+        for document in self.kinds.split("---\n").filter(|document| !document.is_empty()) {
+            let mut object: Value = serde_saphyr::from_str(document)?;
+            object["spec"].as_object_mut().context("no spec")?.remove(field);
+            self.api.apply(object).await?;
         }
         Ok(())
     }
@@ -207,14 +217,22 @@ impl Cluster {
         TorLog(self.tor.log().split_off(mark.0))
     }
 
-    /// Whether the API server has refused an agent this verb on this resource.
-    pub(crate) fn has_refused(&self, verb: &str, resource: &str) -> Result<bool> {
-        let refused = |event: Value| {
+    /// How often the API server has answered an agent so to this verb on this resource.
+    pub(crate) fn answers(&self, verb: &str, resource: &str, code: u16) -> Result<usize> {
+        let answered = |event: &Value| {
             event["verb"] == verb
                 && event["objectRef"]["resource"] == resource
-                && event["responseStatus"]["code"] == 403
+                && event["responseStatus"]["code"] == code
         };
-        Ok(self.audit.events()?.into_iter().any(refused))
+        Ok(self.audit.events()?.iter().filter(|event| answered(event)).count())
+    }
+
+    /// The watches of a node's Pods that were begun, in order, by what was asked.
+    pub(crate) fn pod_watches(&self, node: &Node) -> Result<Vec<String>> {
+        let selector = format!("spec.nodeName%3D{}", node.name);
+        let watches = self.audit.events()?.into_iter().filter(|event| event["stage"] == "ResponseStarted");
+        let asked = watches.filter_map(|event| event["requestURI"].as_str().map(str::to_owned));
+        Ok(asked.filter(|uri| uri.contains("watch=true") && uri.contains(&selector)).collect())
     }
 
     /// Checks that the agents asked for nothing but what their role allows, and that it sufficed.

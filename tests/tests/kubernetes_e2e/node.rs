@@ -129,6 +129,15 @@ impl Node {
         format!("the agent of {} logged last:\n{}\n", self.name, tail(&log, 12))
     }
 
+    /// Waits until the agent has logged this.
+    pub(crate) fn await_logged(&self, what: &str, patience: Duration) -> Result<()> {
+        wait_until(&format!("{what:?} in the log of {}", self.name), patience, || {
+            let log = std::fs::read_to_string(self.path("agent.log")).unwrap_or_default();
+            if log.contains(what) { Ok(()) } else { Err("not there") }
+        })
+        .with_context(|| self.last_words())
+    }
+
     /// Asks the agent by a command of its own, `-o json`.
     pub(crate) fn ask(&self, question: &[&str]) -> Result<Value> {
         let socket = self.path("agent.sock");
@@ -170,8 +179,18 @@ impl Node {
 
     /// Waits for what `plainroute check` says.
     pub(crate) fn await_check(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<()> {
+        self.await_check_within(what, super::SOON, holds)
+    }
+
+    /// [`await_check`](Self::await_check) for what takes longer.
+    pub(crate) fn await_check_within(
+        &self,
+        what: &str,
+        patience: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
         let what = format!("`plainroute check` on {} to show {what}", self.name);
-        wait_until(&what, super::SOON, || match self.ask(&["check"]) {
+        wait_until(&what, patience, || match self.ask(&["check"]) {
             Ok(health) if holds(&health) => Ok(()),
             Ok(health) => Err(health.to_string()),
             Err(error) => Err(format!("{error:#}")),

@@ -1,8 +1,10 @@
 //! The worst days: what an operator, a backup or a network does to the API server, while packets from the ToR to the Pods
 //! are counted. Each fault has its control, which fails in the expected way. The table is in docs/reliability.md.
 
+mod compacted;
 mod kinds;
 mod mass;
+mod older;
 mod outage;
 mod pods;
 mod restored;
@@ -87,8 +89,10 @@ fn await_community(lab: &Cluster, address: &str, community: &str) -> Result<()> 
 fn the_table_of_the_worst_days_is_complete() {
     let table = include_str!("../../../../docs/reliability.md");
     let sources = [
+        ("compacted", include_str!("compacted.rs")),
         ("kinds", include_str!("kinds.rs")),
         ("mass", include_str!("mass.rs")),
+        ("older", include_str!("older.rs")),
         ("outage", include_str!("outage.rs")),
         ("pods", include_str!("pods.rs")),
         ("restored", include_str!("restored.rs")),

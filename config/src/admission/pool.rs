@@ -96,7 +96,7 @@ macro_rules! ends_are_ipv4 {
 }
 
 /// Of IPv6 ranges with start and end only the ends are looked at: the agent looks at the rest.
-pub(crate) const IP_POOL: [Rule; 8] = [
+pub(crate) const IP_POOL: [Rule; 9] = [
     Rule::at(
         ".ipRanges",
         concat!(
@@ -154,14 +154,79 @@ pub(crate) const IP_POOL: [Rule; 8] = [
          cidr(range.cidr).prefixLength() <= self.blockSize)",
         "a block of that size does not fit into each of ipRanges",
     ),
+    Rule::at(
+        ".blockSize",
+        "!has(self.blockSize) || self.usage != 'Pod' || self.allocation != 'Block' || \
+         self.blockSize >= (self.ipRanges.exists(range, has(range.cidr) ? range.cidr.contains(':') : \
+         has(range.start) && range.start.contains(':')) ? 116 : 20)",
+        "a block has 4096 addresses at most",
+    ),
     Rule::at(".usage", "self.usage == oldSelf.usage", "cannot be changed: make another pool"),
     Rule::at(".allocation", "self.allocation == oldSelf.allocation", "cannot be changed: make another pool"),
 ];
 
-pub(crate) const IP_BLOCK: [Rule; 5] = [
+/// What ties the name to the CIDR: the rules of the object, since only there `metadata.name` is seen. A name is of any length to
+/// the API server, so what they do with it is little.
+pub(crate) const IP_BLOCK_NAME: [Rule; 3] = [
+    Rule::new(
+        "!isCIDR(self.spec.cidr) || self.spec.cidr.contains(':') || \
+         self.metadata.name == self.spec.cidr.replace('.', '-').replace('/', '-') || \
+         self.metadata.name.startsWith(self.spec.cidr.replace('.', '-').replace('/', '-') + '-to-')",
+        "the name must be the CIDR's: 10-20-0-16-28",
+    ),
+    Rule::new(
+        "!isCIDR(self.spec.cidr) || !self.spec.cidr.contains(':') || cidr(self.spec.cidr).prefixLength() < 116 || \
+         self.metadata.name.matches('^([0-9a-f]{4}-){8}1[12][0-9](-to-.*)?$') && \
+         cidr(self.metadata.name.substring(0, 39).replace('-', ':') + '/' + self.metadata.name.substring(40, 43)) \
+         == cidr(self.spec.cidr)",
+        "the name must be the CIDR's, with all eight groups in full: fd00-0020-0000-0000-0000-0000-0000-0010-124",
+    ),
+    Rule::new(
+        "has(self.spec.transfer) && self.spec.transfer ? self.metadata.name.matches('-to-[0-9a-f]{16}$') : \
+         !self.metadata.name.contains('-to-')",
+        "the name must end in -to- and a hash where transfer is set, and only there",
+    ),
+];
+
+pub(crate) const IP_ALLOCATION: [Rule; 1] = [Rule::new(
+    "has(self.lentTo) ? has(self.loan) && !has(self.containerID) : !has(self.loan) && has(self.namespace) && \
+     has(self.name) && (has(self.containerID) ? has(self.podUID) : has(self.statefulSet))",
+    "must be a Pod's (namespace, name, podUID, containerID), kept for one of a StatefulSet (namespace, name, statefulSet) or \
+     lent (lentTo, loan)",
+)];
+
+pub(crate) const IP_BLOCK: [Rule; 11] = [
     Rule::at(".cidr", "self.cidr == oldSelf.cidr", "cannot be changed: make another block"),
     Rule::at(".pool", "self.pool == oldSelf.pool", "cannot be changed: make another block"),
     Rule::at(".node", "self.node == oldSelf.node", "cannot be changed: the block is released first"),
+    Rule::at(
+        ".within",
+        "!isCIDR(self.cidr) || !isCIDR(self.within) || (cidr(self.within).containsCIDR(self.cidr) && \
+         cidr(self.within).prefixLength() == (self.cidr.contains(':') ? 116 : 20))",
+        "must be the /20 (IPv6: /116) that cidr lies in",
+    ),
+    Rule::at(
+        ".lender",
+        "has(self.lender) == has(self.lenderNode)",
+        "goes with lenderNode: set both or neither",
+    ),
+    Rule::at(
+        ".lender",
+        "(has(self.lender) ? self.lender : '') == (has(oldSelf.lender) ? oldSelf.lender : '')",
+        "cannot be changed: make another block",
+    ),
+    Rule::at(
+        ".lender",
+        "!has(self.lender) || !isCIDR(self.cidr) || \
+         cidr(self.cidr).prefixLength() == (self.cidr.contains(':') ? 128 : 32)",
+        "only single addresses are lent",
+    ),
+    Rule::at(
+        ".lender",
+        "has(self.lender) || !(has(self.fixed) && self.fixed) && !(has(self.transfer) && self.transfer)",
+        "is needed with fixed and transfer",
+    ),
+    Rule::at(".lenderNode", "!has(self.lenderNode) || self.lenderNode != self.node", "is the node itself"),
     Rule::at(
         ".cidr",
         "!isCIDR(self.cidr) || cidr(self.cidr).prefixLength() >= (self.cidr.contains(':') ? 116 : 20)",

@@ -21,6 +21,8 @@ pub struct Definition {
     pub plural: &'static str,
     short: &'static [&'static str],
     columns: Vec<Column>,
+    /// Fields that lists and watches may select by.
+    selectable: &'static [&'static str],
     description: String,
     spec: Option<Value>,
     status: Value,
@@ -114,17 +116,22 @@ pub fn definitions() -> Vec<Definition> {
                 AGE,
             ],
         ),
-        of_user::<IpBlockSpec, IpBlockStatus>(
-            "ipblocks",
-            &["ipb"],
-            vec![
-                column("CIDR", "string", ".spec.cidr", "Its addresses"),
-                column("Node", "string", ".spec.node", "The node that owns it"),
-                column("Pool", "string", ".spec.pool", "The IPPool that it is of"),
-                column("Allocated", "integer", ".status.allocated", "How many addresses are held"),
-                AGE,
-            ],
-        ),
+        Definition {
+            selectable: &[".spec.node", ".spec.pool", ".spec.lenderNode", ".spec.within"],
+            ..of_user::<IpBlockSpec, IpBlockStatus>(
+                "ipblocks",
+                &["ipb"],
+                vec![
+                    column("CIDR", "string", ".spec.cidr", "Its addresses"),
+                    column("Node", "string", ".spec.node", "The node that owns it"),
+                    column("Pool", "string", ".spec.pool", "The IPPool that it is of"),
+                    column("Allocated", "integer", ".status.allocated", "How many addresses are held"),
+                    wide("Lender", "string", ".spec.lender", "The block that it is borrowed of"),
+                    wide("Epoch", "integer", ".spec.epoch", "Greater than that of a fenced owner before"),
+                    AGE,
+                ],
+            )
+        },
         Definition {
             description: "What the agent of one node says of itself. The agent alone writes it.".to_owned(),
             ..definition::<NodeStateStatus>(
@@ -167,7 +174,8 @@ fn definition<T: Status + JsonSchema>(
     columns: Vec<Column>,
 ) -> Definition {
     let status = schema::structural::<T>(false);
-    Definition { kind: T::KIND, plural, short, columns, description: String::new(), spec: None, status }
+    let description = String::new();
+    Definition { kind: T::KIND, plural, short, columns, selectable: &[], description, spec: None, status }
 }
 
 impl Definition {
@@ -179,7 +187,7 @@ impl Definition {
     /// The CustomResourceDefinition.
     pub fn object(&self) -> Value {
         let singular = self.kind.name().to_lowercase();
-        json!({
+        let mut object = json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
             "metadata": {
@@ -206,7 +214,12 @@ impl Definition {
                     "schema": { "openAPIV3Schema": self.root() },
                 }],
             },
-        })
+        });
+        if !self.selectable.is_empty() {
+            let fields = self.selectable.iter().map(|path| json!({ "jsonPath": path }));
+            object["spec"]["versions"][0]["selectableFields"] = fields.collect();
+        }
+        object
     }
 
     fn root(&self) -> Value {
@@ -220,6 +233,9 @@ impl Definition {
         let mut root = json!({ "type": "object", "description": self.description, "properties": properties });
         if self.spec.is_some() {
             root["required"] = json!(["spec"]);
+        }
+        if self.kind == Kind::IpBlock {
+            root["x-kubernetes-validations"] = json!(crate::admission::IP_BLOCK_NAME);
         }
         root
     }

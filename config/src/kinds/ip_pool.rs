@@ -8,7 +8,7 @@ use plainroute_bgp::AfiSafi;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Resource;
+use super::{IpBlockSpec, Resource};
 use crate::{
     Kind,
     bounded::Bounded,
@@ -46,7 +46,8 @@ pub struct IpPoolSpec {
     #[serde(default)]
     pub allocation: Allocation,
     /// The prefix length of the blocks that nodes take from the pool; 32 (IPv6: 128) makes single addresses.
-    /// Default: 28 (IPv6: 124), 16 addresses. A pool of both families cannot set it.
+    /// Default: 28 (IPv6: 124), 16 addresses; 20 (IPv6: 116) makes the largest. What is too small for a block becomes single
+    /// addresses. A pool of both families cannot set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<Bounded<u8, 1, 128>>,
     /// Seconds that a freed address rests before it is given out again.
@@ -286,6 +287,11 @@ impl IpPoolSpec {
             let longest = range.family().max_length();
             if size.get() > longest {
                 return broken.add("blockSize", format!("{size} is beyond {longest}, a single address"));
+            }
+            if longest - size.get() > IpBlockSpec::MOST_ORDINAL_BITS {
+                let shortest = longest - IpBlockSpec::MOST_ORDINAL_BITS;
+                let message = format!("{size} makes blocks of more than 4096 addresses; {shortest} or more");
+                return broken.add("blockSize", message);
             }
             if !range.holds_block(size.get()) {
                 let message = format!("a block of /{size} does not fit into ipRanges[{index}]");

@@ -28,6 +28,8 @@ async fn the_api_server_judges_as_the_loader_does() -> Result<()> {
         ("an agent's NodeState comes back as it was written", status::node_state(&cluster).await),
         ("a status cannot be written with the object", status::is_a_subresource(&cluster).await),
         ("an IPBlock comes back as it was written", status::ip_block(&cluster).await),
+        ("IPBlocks are found by their fields", status::blocks_by_field(&cluster).await),
+        ("an IPBlock's name is its CIDR's", refused::names_of_blocks(&cluster).await),
     ];
     let failed = parts.into_iter().filter_map(|(name, result)| Some(format!("{name}: {:#}", result.err()?)));
     let failed: Vec<_> = failed.collect();

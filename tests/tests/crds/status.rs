@@ -113,18 +113,45 @@ pub(crate) async fn node_state(cluster: &Cluster) -> Result<()> {
 pub(crate) async fn is_a_subresource(cluster: &Cluster) -> Result<()> {
     for kind in [Kind::BgpPeer, Kind::BgpAdvertisement, Kind::IpPool, Kind::Egress, Kind::IpBlock] {
         let mut object = objects::sound(kind);
-        object["metadata"]["name"] = json!("with-status");
+        if kind == Kind::IpBlock {
+            object = objects::changed(kind, "{ cidr: 10.20.0.64/28 }")?;
+        } else {
+            object["metadata"]["name"] = json!("with-status");
+        }
+        let name = object["metadata"]["name"].as_str().context("a name")?.to_owned();
         let condition = json!({
             "type": "Accepted", "status": "True", "reason": "Valid", "message": "", "lastTransitionTime": TIME,
             "observedGeneration": 1,
         });
         object["status"] = json!({ "observedGeneration": 1, "conditions": [condition] });
         ensure!(cluster.apply(&object).await?.is_none(), "{kind} is refused");
-        let kept = serde_json::to_value(cluster.objects(kind).get("with-status").await?)?;
+        let kept = serde_json::to_value(cluster.objects(kind).get(&name).await?)?;
         ensure!(kept["status"].is_null(), "{kind}: a user wrote {}", kept["status"]);
-        let read = write(cluster, kind, "with-status", &object["status"]).await?;
+        let read = write(cluster, kind, &name, &object["status"]).await?;
         ensure!(read["status"] == object["status"], "{kind}: {}", read["status"]);
         ensure!(read["metadata"]["generation"] == 1, "{kind}: {}", read["metadata"]);
+    }
+    Ok(())
+}
+
+/// Agents watch their own blocks and what is asked of them, not all there are.
+pub(crate) async fn blocks_by_field(cluster: &Cluster) -> Result<()> {
+    let loan = "{ cidr: 10.20.17.5/32, within: 10.20.16.0/20, node: node-q, pool: crm, lender: 10-20-17-0-28, lenderNode: node-r }";
+    for change in [loan, "{ cidr: 10.20.33.0/28, within: 10.20.32.0/20, node: node-r, pool: crm }"] {
+        let said = cluster.apply(&objects::changed(Kind::IpBlock, change)?).await?;
+        ensure!(said.is_none(), "{change}: {said:?}");
+    }
+    let fields = [
+        ("spec.node=node-q", "10-20-17-5-32"),
+        ("spec.lenderNode=node-r", "10-20-17-5-32"),
+        ("spec.within=10.20.32.0/20", "10-20-33-0-28"),
+        ("spec.pool=crm", "10-20-17-5-32 10-20-33-0-28"),
+    ];
+    for (field, wanted) in fields {
+        let found =
+            cluster.objects(Kind::IpBlock).list(&kube::api::ListParams::default().fields(field)).await?;
+        let names: Vec<_> = found.items.iter().filter_map(|one| one.metadata.name.as_deref()).collect();
+        ensure!(names.join(" ") == wanted, "{field} finds {names:?}");
     }
     Ok(())
 }
@@ -132,12 +159,16 @@ pub(crate) async fn is_a_subresource(cluster: &Cluster) -> Result<()> {
 pub(crate) async fn ip_block(cluster: &Cluster) -> Result<()> {
     let allocations = json!([{
         "ordinal": 15, "podUID": "u", "namespace": "erp", "name": "app-1", "containerID": "c", "since": TIME,
+    }, {
+        "ordinal": 3, "namespace": "erp", "name": "books-0", "statefulSet": "books", "since": TIME,
+    }, {
+        "ordinal": 4, "lentTo": "node-b", "loan": "v", "since": TIME,
     }]);
-    let mut written = objects::with(Kind::IpBlock, &json!({ "allocations": allocations }));
-    written["metadata"]["name"] = json!("block-of-node-a");
+    let written = json!({ "cidr": "10.20.0.80/28", "allocations": allocations });
+    let written = objects::with(Kind::IpBlock, &written);
     let said = cluster.apply(&written).await?;
     ensure!(said.is_none(), "it is refused: {said:?}");
-    let read = serde_json::to_value(cluster.objects(Kind::IpBlock).get("block-of-node-a").await?)?;
+    let read = serde_json::to_value(cluster.objects(Kind::IpBlock).get("10-20-0-80-28").await?)?;
     let (written, read): (IpBlock, IpBlock) =
         (serde_json::from_value(written)?, serde_json::from_value(read)?);
     ensure!(read.spec == written.spec, "written {written:?}, read {read:?}");

@@ -80,6 +80,8 @@ pub struct Published {
     pub awaited: Vec<String>,
     /// What is wrong with each source, by its name.
     pub source_problems: BTreeMap<String, String>,
+    /// Objects of the API server that cannot be read, and why. What was known of them stays in force.
+    pub unreadable: Arc<BTreeMap<ObjectKey, String>>,
     /// The UID of the Node in the API server, while there is one.
     pub node_uid: Option<String>,
     /// The objects that the API server has no more, and that stay until somebody confirms.
@@ -108,6 +110,7 @@ impl Published {
             withdraws_at: None,
             awaited: Vec::new(),
             source_problems: BTreeMap::new(),
+            unreadable: Arc::default(),
             node_uid: None,
             held: Arc::default(),
             restored: None,

@@ -536,6 +536,10 @@ impl Agent {
             if *state.held != *self.index.held() {
                 state.held = Arc::new(self.index.held().clone());
             }
+            if !self.index.refused().eq(state.unreadable.iter().map(|(key, why)| (key, why.as_str()))) {
+                let refused = self.index.refused().map(|(key, why)| (key.clone(), why.to_owned()));
+                state.unreadable = Arc::new(refused.collect());
+            }
             let node_uid = self.index.node_uid(&self.node);
             if state.node_uid.as_deref() != node_uid {
                 state.node_uid = node_uid.map(str::to_owned);

@@ -1,11 +1,14 @@
 //! Which Events there are to tell: what has changed from one look to the next, and never what merely is. Pure; the time
 //! goes in. What cannot be told soon is forgotten rather than gathered.
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use plainroute_config::ObjectKey;
+use plainroute_config::{DrainPhase, NodeStateStatus, ObjectKey};
 
 use super::{
     Seen,
@@ -58,11 +61,13 @@ pub(super) enum Reason {
     RunningOnLastGood,
     InSyncAgain,
     NotAdvertised,
+    NotAccepted,
+    Accepted,
 }
 
 impl Reason {
     #[cfg(test)]
-    pub(super) const ALL: [Reason; 10] = [
+    pub(super) const ALL: [Reason; 12] = [
         Reason::SessionEstablished,
         Reason::SessionLost,
         Reason::DrainStarted,
@@ -73,6 +78,8 @@ impl Reason {
         Reason::RunningOnLastGood,
         Reason::InSyncAgain,
         Reason::NotAdvertised,
+        Reason::NotAccepted,
+        Reason::Accepted,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -87,6 +94,8 @@ impl Reason {
             Reason::RunningOnLastGood => "RunningOnLastGood",
             Reason::InSyncAgain => "InSyncAgain",
             Reason::NotAdvertised => "NotAdvertised",
+            Reason::NotAccepted => "NotAccepted",
+            Reason::Accepted => "Accepted",
         }
     }
 
@@ -96,13 +105,15 @@ impl Reason {
             Reason::SessionLost
             | Reason::DeletionsHeld
             | Reason::RunningOnLastGood
-            | Reason::NotAdvertised => true,
+            | Reason::NotAdvertised
+            | Reason::NotAccepted => true,
             Reason::SessionEstablished
             | Reason::DrainStarted
             | Reason::Drained
             | Reason::DrainEnded
             | Reason::DeletionsReleased
-            | Reason::InSyncAgain => false,
+            | Reason::InSyncAgain
+            | Reason::Accepted => false,
         }
     }
 
@@ -114,81 +125,135 @@ impl Reason {
             Reason::DeletionsHeld | Reason::DeletionsReleased => "Delete",
             Reason::RunningOnLastGood | Reason::InSyncAgain => "Sync",
             Reason::NotAdvertised => "Advertise",
+            Reason::NotAccepted | Reason::Accepted => "Accept",
         }
     }
 }
 
-/// What was seen last.
+/// What was seen last, and what the process before this one has told.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// It is not known yet what was told before.
+    waits: bool,
     /// How often each session came and went.
     sessions: BTreeMap<String, (u64, u64)>,
+    /// The sessions that were up before, and have not come up again.
+    were_up: BTreeSet<String>,
     drain: DrainState,
     held: BTreeSet<ObjectKey>,
+    /// How many were held before.
+    were_held: usize,
     restored: bool,
     /// What was said of which Pod: UID and reason.
     refused: BTreeSet<(String, String)>,
+    /// The same of before: name and reason.
+    were_refused: BTreeSet<(String, String)>,
 }
 
 impl Memory {
+    /// Of a process that does not know yet what the one before it has told: until then only outages are.
+    pub(super) fn waiting() -> Memory {
+        Memory { waits: true, ..Memory::default() }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// What was told before, by the NodeState as it was found. A restart is no transition.
+    pub(super) fn handle_found(&mut self, found: &NodeStateStatus) {
+        self.waits = false;
+        let up = found.sessions.iter().filter(|session| session.state == "Established");
+        self.were_up = up.map(|session| session.peer.clone()).collect();
+        self.drain = match found.drain {
+            DrainPhase::Active => DrainState::Active,
+            DrainPhase::Draining => DrainState::Draining,
+            DrainPhase::Drained => DrainState::Drained,
+        };
+        self.were_held = usize::try_from(found.held).unwrap_or(usize::MAX);
+        let pods = found.objects.iter().filter(|object| object.kind == "Pod");
+        self.were_refused = pods.map(|pod| (pod.name.clone(), pod.reason.clone())).collect();
+    }
+
+    /// The restart is over: a session that comes up now has been down.
+    pub(super) fn forget_sessions(&mut self) {
+        self.were_up.clear();
+    }
+
     /// What has happened since.
     pub(super) fn handle_seen(&mut self, seen: &Seen) -> Vec<Occurrence> {
         let state = &*seen.published;
-        let of_node = |reason: Reason, note: String| Occurrence {
-            reason,
-            note,
-            regarding: Regarding::Node(state.node.clone()),
-            bgp_peer: None,
-        };
         let mut told = Vec::new();
-        let mut sessions = BTreeMap::new();
+        if !self.waits {
+            told.extend(self.sessions(seen));
+            let drained = (std::mem::replace(&mut self.drain, state.drain), state.drain);
+            told.extend(drain(drained).map(|(reason, note)| of_node(state, reason, note.to_owned())));
+            told.extend(self.held(state));
+        }
+        told.extend(self.outage(state));
+        if !self.waits {
+            told.extend(self.refused(state));
+        }
+        told
+    }
+
+    fn sessions(&mut self, seen: &Seen) -> Vec<Occurrence> {
+        let state = &*seen.published;
+        let (mut told, mut sessions) = (Vec::new(), BTreeMap::new());
         for peer in seen.peers.iter().filter(|peer| peer.range.is_none()) {
             let counts = (peer.established_count, peer.lost_count);
             // A peer that was taken away and came back begins to count anew.
             let before = self.sessions.get(&peer.name).filter(|before| **before <= counts);
             let happened = session(peer, before.copied().unwrap_or_default(), state);
-            told.extend(happened.into_iter().map(|(reason, note)| Occurrence {
+            let again = !happened.is_empty() && self.were_up.remove(&peer.name) && peer.lost_count == 0;
+            let happened = happened.into_iter().filter(|_| !again);
+            told.extend(happened.map(|(reason, note)| Occurrence {
                 bgp_peer: Some(peer.member_of.clone().unwrap_or_else(|| bgp_peer(peer, state))),
-                ..of_node(reason, note)
+                ..of_node(state, reason, note)
             }));
             sessions.insert(peer.name.clone(), counts);
         }
         self.sessions = sessions;
+        told
+    }
 
-        let drained = (std::mem::replace(&mut self.drain, state.drain), state.drain);
-        told.extend(drain(drained).map(|(reason, note)| of_node(reason, note.to_owned())));
-
+    fn held(&mut self, state: &Published) -> Option<Occurrence> {
         let held: BTreeSet<ObjectKey> = state.held.keys().cloned().collect();
-        let new: Vec<String> = held.difference(&self.held).map(ToString::to_string).collect();
-        if !new.is_empty() {
-            let named = new.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            let note = format!(
-                "{} deletions are held, {} in all, until somebody confirms (plainroute held): {named}",
-                new.len(),
-                held.len()
-            );
-            told.push(of_node(Reason::DeletionsHeld, note));
-        } else if held.is_empty() && !self.held.is_empty() {
-            told.push(of_node(Reason::DeletionsReleased, "no deletion is held any more".to_owned()));
+        let before = std::mem::replace(&mut self.held, held.clone());
+        let were_held = std::mem::take(&mut self.were_held);
+        let new: Vec<String> = held.difference(&before).map(ToString::to_string).collect();
+        if held.is_empty() {
+            let released = !before.is_empty() || were_held > 0;
+            return released.then(|| {
+                of_node(state, Reason::DeletionsReleased, "no deletion is held any more".to_owned())
+            });
         }
-        self.held = held;
+        if new.is_empty() || held.len() <= were_held {
+            return None;
+        }
+        let named = new.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let (new, all) = (new.len(), held.len());
+        let note = format!(
+            "{new} deletions are held, {all} in all, until somebody confirms (plainroute held): {named}"
+        );
+        Some(of_node(state, Reason::DeletionsHeld, note))
+    }
 
+    fn outage(&mut self, state: &Published) -> Option<Occurrence> {
         let restored = state.restored.filter(|_| state.awaited.is_empty());
         match (std::mem::replace(&mut self.restored, restored.is_some()), restored) {
             (false, Some(time)) => {
                 let note = format!(
                     "the API server did not answer after a restart; what it said until {time} is in force"
                 );
-                told.push(of_node(Reason::RunningOnLastGood, note));
+                Some(of_node(state, Reason::RunningOnLastGood, note))
             }
             (true, None) => {
                 let note = "what the API server says now is in force".to_owned();
-                told.push(of_node(Reason::InSyncAgain, note));
+                Some(of_node(state, Reason::InSyncAgain, note))
             }
-            (true, Some(_)) | (false, None) => {}
+            (true, Some(_)) | (false, None) => None,
         }
-        told.extend(self.refused(state));
-        told
     }
 
     /// Pods that break a rule of the pools: each once for each rule.
@@ -199,7 +264,8 @@ impl Memory {
         let mut told = Vec::new();
         for (pod, uid) in pods {
             for (address, reason) in violations(pod) {
-                if self.refused.insert((uid.clone(), word(reason))) {
+                let before = (format!("{}/{}", pod.namespace, pod.name), word(reason));
+                if self.refused.insert((uid.clone(), word(reason))) && !self.were_refused.remove(&before) {
                     told.push(Occurrence {
                         reason: Reason::NotAdvertised,
                         note: format!("{} is not advertised: {reason}", address.address),
@@ -215,6 +281,10 @@ impl Memory {
         }
         told
     }
+}
+
+fn of_node(state: &Published, reason: Reason, note: String) -> Occurrence {
+    Occurrence { reason, note, regarding: Regarding::Node(state.node.clone()), bgp_peer: None }
 }
 
 fn bgp_peer(peer: &PeerView, state: &Published) -> String {

@@ -33,6 +33,9 @@ use server::Server;
 const GATHER: Duration = Duration::from_millis(500);
 /// How long a process that is not ready yet says nothing: what it could say is over a moment later.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long after its start a session that was up before may take to be up again without being news: for so long routers
+/// wait for an agent that restarts, unless they are asked for another time.
+const RESTART: Duration = Duration::from_secs(120);
 
 /// What is told, at one time.
 #[derive(Clone, Debug)]
@@ -85,7 +88,7 @@ impl Told {
             written: None,
             owner: None,
             pace: Pace::new(now),
-            memory: Memory::default(),
+            memory: Memory::waiting(),
             events: Queue::new(now),
         }
     }
@@ -102,6 +105,9 @@ impl Told {
         if !seen.published.is_ready() && now < self.started + PATIENCE {
             self.pace.handle(Weight::Nothing, now, 0.0);
             return;
+        }
+        if now > self.started + RESTART {
+            self.memory.forget_sessions();
         }
         self.events.extend(self.memory.handle_seen(seen));
         let weight = match (&self.written, node_uid) {
@@ -125,6 +131,11 @@ impl Told {
         if self.pace.is_due(now) && self.write(seen).await {
             self.pace.handle_written(Instant::now());
         }
+        // Where there is no NodeState, nobody has told anything by it.
+        if self.memory.waits() && (self.server.refuses() || seen.published.node_uid.is_none()) {
+            self.memory.handle_found(&NodeStateStatus::default());
+            self.events.extend(self.memory.handle_seen(seen));
+        }
         let uid = seen.published.node_uid.as_deref();
         while let Some(event) = self.events.poll(Instant::now()) {
             if !self.server.publish(&event, uid).await {
@@ -139,6 +150,10 @@ impl Told {
         let Some(uid) = &seen.published.node_uid else { return true };
         if self.written.is_none() || self.owner.as_ref() != Some(uid) {
             let Some(status) = self.server.make_node_state(uid).await else { return false };
+            if self.memory.waits() {
+                self.memory.handle_found(&status);
+                self.events.extend(self.memory.handle_seen(seen));
+            }
             self.written = Some(status);
             self.owner = Some(uid.clone());
         }

@@ -124,6 +124,7 @@ fn objects(seen: &Seen) -> Vec<ObjectState> {
     let planned = state.plan.conditions.iter().filter(|said| !OF_THE_CLUSTER.contains(&said.reason.as_str()));
     let planned = planned.filter_map(|said| say(&said.object, &said.reason, &said.message));
     let peers = state.source_problems.iter().filter_map(|(of, problem)| say(of, "NotInForce", problem));
+    let unreadable = state.unreadable.iter().filter_map(|(of, why)| say(&of.to_string(), "Unreadable", why));
     let blocked = seen.peers.iter().filter_map(|peer| {
         let refused =
             state.plan.peers.iter().any(|planned| planned.name == peer.name && planned.refused.is_some());
@@ -136,7 +137,8 @@ fn objects(seen: &Seen) -> Vec<ObjectState> {
             say(&name, &word(reason), &format!("{}: {reason}", address.address))
         })
     });
-    let said: BTreeSet<ObjectState> = planned.chain(peers).chain(blocked).chain(pods).collect();
+    let said: BTreeSet<ObjectState> =
+        planned.chain(peers).chain(unreadable).chain(blocked).chain(pods).collect();
     said.into_iter().take(OBJECTS).collect()
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::events::{Occurrence, Regarding};
+use super::events::{Occurrence, Reason, Regarding};
 use crate::source::kubernetes::{self, Settings, innermost};
 
 /// The name under which the API server notes what is ours.
@@ -41,6 +41,8 @@ pub(super) struct Server {
     connection: Option<(Client, Recorder)>,
     backoff: ExponentialBackoff,
     retry_at: Option<Instant>,
+    /// It will not have this node's state.
+    refuses: bool,
     /// What was last logged of it and still holds.
     trouble: Option<String>,
     /// The same of Events.
@@ -54,6 +56,7 @@ impl Server {
             connection: None,
             backoff: backoff(),
             retry_at: None,
+            refuses: false,
             trouble: None,
             events_trouble: None,
         }
@@ -62,6 +65,11 @@ impl Server {
     /// Until when nothing is to be asked of it.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
+    }
+
+    /// Whether it was reached last and would not have what was written.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses
     }
 
     /// Makes the NodeState of this node, or takes it over; its status as it stands. It goes with the Node of this UID.
@@ -106,11 +114,8 @@ impl Server {
             Err(trouble) => return self.settle(Err::<(), _>(trouble)).is_some(),
         };
         let told = Event {
-            type_: if event.reason.is_warning() { EventType::Warning } else { EventType::Normal },
-            reason: event.reason.name().to_owned(),
-            note: Some(event.note.chars().take(1000).collect()),
-            action: event.reason.action().to_owned(),
             secondary: event.bgp_peer.as_ref().map(|name| reference(Kind::BgpPeer, name, None)),
+            ..told(event.reason, &event.note)
         };
         let regarding = match &event.regarding {
             Regarding::Node(name) => reference(Kind::Node, name, node_uid),
@@ -163,15 +168,13 @@ impl Server {
         }
         let connected = kubernetes::connect(&self.settings).await;
         let (client, _) = connected.map_err(|error| Trouble::Away(error.to_string()))?;
-        // The API server takes 128 characters.
-        let instance = self.settings.node.chars().take(128).collect();
-        let reporter = Reporter { controller: "plainroute.dev/agent".to_owned(), instance: Some(instance) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let recorder = recorder(client.clone(), &self.settings.node);
         Ok(self.connection.insert((client, recorder)).clone())
     }
 
     /// Notes how it went.
     fn settle<T>(&mut self, written: Result<T, Trouble>) -> Option<T> {
+        self.refuses = matches!(written, Err(Trouble::Refused { .. }));
         let trouble = match written {
             Ok(written) => {
                 if self.trouble.take().is_some() {
@@ -199,6 +202,14 @@ impl Server {
     }
 }
 
+/// What tells Events, in the name of the agent of a node.
+pub(super) fn recorder(client: Client, node: &str) -> Recorder {
+    // The API server takes 128 characters.
+    let instance = node.chars().take(128).collect();
+    let reporter = Reporter { controller: "plainroute.dev/agent".to_owned(), instance: Some(instance) };
+    Recorder::new(client, reporter)
+}
+
 fn backoff() -> ExponentialBackoff {
     let backoff = ExponentialBuilder::new().with_min_delay(Duration::from_secs(1));
     backoff.with_max_delay(LONGEST_WAIT).without_max_times().with_jitter().build()
@@ -219,7 +230,18 @@ pub(super) async fn asked<T>(request: impl Future<Output = Result<T, kube::Error
     }
 }
 
-fn reference(kind: Kind, name: &str, uid: Option<&str>) -> ObjectReference {
+/// An Event as the API server takes it.
+pub(super) fn told(reason: Reason, note: &str) -> Event {
+    Event {
+        type_: if reason.is_warning() { EventType::Warning } else { EventType::Normal },
+        reason: reason.name().to_owned(),
+        note: Some(note.chars().take(1000).collect()),
+        action: reason.action().to_owned(),
+        secondary: None,
+    }
+}
+
+pub(super) fn reference(kind: Kind, name: &str, uid: Option<&str>) -> ObjectReference {
     ObjectReference {
         api_version: Some(kind.api_version().to_owned()),
         kind: Some(kind.name().to_owned()),

@@ -10,7 +10,6 @@ use plainroute_config::{
 use serde_json::json;
 
 use super::{
-    events::{Memory, Occurrence, Queue, Reason, Regarding},
     node_state::compose,
     pace::{Pace, Weight, weight},
     *,
@@ -21,7 +20,7 @@ use crate::{
     plan::Plan,
 };
 
-fn peer(name: &str, state: &str, (established, lost): (u64, u64)) -> PeerView {
+pub(super) fn peer(name: &str, state: &str, (established, lost): (u64, u64)) -> PeerView {
     let view = json!({
         "name": name, "address": "172.16.0.254", "localASN": 64512, "peerASN": 64600, "state": state,
         "since": "2026-11-22T12:00:00.123Z", "secondsInState": 1, "families": {
@@ -34,20 +33,20 @@ fn peer(name: &str, state: &str, (established, lost): (u64, u64)) -> PeerView {
     serde_json::from_value(view).unwrap()
 }
 
-fn up(name: &str) -> PeerView {
+pub(super) fn up(name: &str) -> PeerView {
     peer(name, "Established", (1, 0))
 }
 
-fn down(name: &str, state: &str, why: &str) -> PeerView {
+pub(super) fn down(name: &str, state: &str, why: &str) -> PeerView {
     PeerView { last_error: Some(why.to_owned()), ..peer(name, state, (1, 1)) }
 }
 
 /// What is seen of a node that is ready, with these peers.
-fn seen(peers: impl Into<Vec<PeerView>>) -> Seen {
+pub(super) fn seen(peers: impl Into<Vec<PeerView>>) -> Seen {
     seen_with(peers, |_| {})
 }
 
-fn seen_with(peers: impl Into<Vec<PeerView>>, change: impl FnOnce(&mut Published)) -> Seen {
+pub(super) fn seen_with(peers: impl Into<Vec<PeerView>>, change: impl FnOnce(&mut Published)) -> Seen {
     let mut published = Published::new("node-a".to_owned(), 254);
     published.advertised = Some(Arc::default());
     change(&mut published);
@@ -55,7 +54,7 @@ fn seen_with(peers: impl Into<Vec<PeerView>>, change: impl FnOnce(&mut Published
 }
 
 /// Pods with an address that lies in no pool, and one that is advertised.
-fn with_pods(state: &mut Published, refused: &[&str]) {
+pub(super) fn with_pods(state: &mut Published, refused: &[&str]) {
     let mut pods: Vec<_> = refused
         .iter()
         .map(|name| {
@@ -71,13 +70,13 @@ fn with_pods(state: &mut Published, refused: &[&str]) {
     state.advertised = Some(Arc::new(BTreeMap::from(routes)));
 }
 
-fn with_held(state: &mut Published, names: &[&str]) {
+pub(super) fn with_held(state: &mut Published, names: &[&str]) {
     let held = Held { since: time(0), reason: HeldReason::TooMany };
     let key = |name: &&str| ObjectKey { kind: Kind::IpPool, namespace: None, name: (*name).to_owned() };
     state.held = Arc::new(names.iter().map(|name| (key(name), held)).collect());
 }
 
-fn time(seconds: i64) -> Timestamp {
+pub(super) fn time(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_795_000_000 + seconds).unwrap()
 }
 
@@ -221,93 +220,15 @@ fn a_change_that_matters_does_not_wait_for_one_that_does_not() {
     assert_eq!(pace.poll_timeout(), None, "it is over before it was written");
 }
 
-fn reasons(told: &[Occurrence]) -> Vec<Reason> {
-    told.iter().map(|event| event.reason).collect()
-}
-
 #[test]
-fn each_transition_is_told_once() {
-    let mut memory = Memory::default();
-    let told = memory.handle_seen(&seen([up("tor")]));
-    assert_eq!(reasons(&told), [Reason::SessionEstablished]);
-    assert_eq!(told[0].regarding, Regarding::Node("node-a".to_owned()));
-    assert_eq!(told[0].bgp_peer.as_deref(), Some("tor"));
-    assert_eq!(memory.handle_seen(&seen([up("tor")])), []);
-
-    let told = memory.handle_seen(&seen([down("tor", "Idle", "the hold timer expired")]));
-    assert_eq!(reasons(&told), [Reason::SessionLost]);
-    assert_eq!(
-        told[0].note,
-        "node-a lost the session with tor (172.16.0.254, AS 64600): the hold timer expired"
-    );
-    assert_eq!(memory.handle_seen(&seen([down("tor", "Connect", "refused")])), []);
-
-    // It came and went several times since the last look.
-    let told = memory.handle_seen(&seen([peer("tor", "Established", (4, 3))]));
-    assert_eq!(reasons(&told), [Reason::SessionLost, Reason::SessionEstablished]);
-    assert!(told[0].note.contains("2 times"), "{}", told[0].note);
-    assert_eq!(memory.handle_seen(&seen([])), [], "a peer that was taken away is no loss");
-    assert_eq!(reasons(&memory.handle_seen(&seen([up("tor")]))), [Reason::SessionEstablished]);
-}
-
-#[test]
-fn drains_held_deletions_and_outages_begin_and_end() {
-    let mut memory = Memory::default();
-    let mut told = |change: fn(&mut Published)| reasons(&memory.handle_seen(&seen_with([], change)));
-    assert_eq!(told(|_| {}), []);
-    assert_eq!(told(|state| state.drain = DrainState::Draining), [Reason::DrainStarted]);
-    assert_eq!(told(|state| state.drain = DrainState::Drained), [Reason::Drained]);
-    assert_eq!(told(|state| state.drain = DrainState::Drained), []);
-    assert_eq!(told(|_| {}), [Reason::DrainEnded]);
-    assert_eq!(told(|state| with_held(state, &["one"])), [Reason::DeletionsHeld]);
-    assert_eq!(told(|state| with_held(state, &["one"])), []);
-    assert_eq!(told(|state| with_held(state, &["one", "two"])), [Reason::DeletionsHeld]);
-    assert_eq!(told(|state| with_held(state, &["two"])), [], "some are left");
-    assert_eq!(told(|_| {}), [Reason::DeletionsReleased]);
-    assert_eq!(told(|state| state.restored = Some(time(0))), [Reason::RunningOnLastGood]);
-    assert_eq!(told(|state| state.restored = Some(time(0))), []);
-    assert_eq!(told(|_| {}), [Reason::InSyncAgain]);
-}
-
-#[test]
-fn a_pod_that_breaks_a_rule_is_told_of_once() {
-    let mut memory = Memory::default();
-    let told = memory.handle_seen(&seen_with([], |state| with_pods(state, &["stray"])));
-    assert_eq!(told[0].note, "10.99.0.1 is not advertised: no IPPool holds the address");
-    let stray =
-        Regarding::Pod { namespace: "erp".to_owned(), name: "stray".to_owned(), uid: "uid-stray".to_owned() };
-    assert_eq!((told.len(), &told[0].regarding), (1, &stray));
-    assert_eq!(memory.handle_seen(&seen_with([], |state| with_pods(state, &["stray"]))), []);
-    // Gone, and another of its name.
-    assert_eq!(memory.handle_seen(&seen_with([], |state| with_pods(state, &[]))), []);
-    assert_eq!(memory.handle_seen(&seen_with([], |state| with_pods(state, &["stray"]))).len(), 1);
-}
-
-#[test]
-fn a_storm_of_events_does_not_reach_the_api_server() {
-    let start = Instant::now();
-    let mut queue = Queue::new(start);
-    let event = |number: usize| Occurrence {
-        reason: Reason::SessionLost,
-        note: number.to_string(),
-        regarding: Regarding::Node("node-a".to_owned()),
-        bgp_peer: Some(format!("peer-{number}")),
-    };
-    queue.extend((0..1000).map(event).collect());
-    queue.extend((0..1000).map(event).collect());
-    let told: Vec<_> = std::iter::from_fn(|| queue.poll(start)).collect();
-    assert_eq!(told.len(), 10);
-    assert_eq!(queue.poll_timeout(), Some(start + Duration::from_secs(10)));
-    let later: Vec<_> =
-        (1..=600).filter_map(|second| queue.poll(start + Duration::from_secs(second))).collect();
-    assert_eq!(later.len(), 22, "32 wait at most, and the newest of them");
-    assert_eq!(later[21].note, "999");
-    assert_eq!(queue.poll_timeout(), None);
-
-    // What waits already and happens again is one Event.
-    queue.extend(vec![event(1), event(1), event(2)]);
-    let start = start + Duration::from_secs(3600);
-    assert_eq!(std::iter::from_fn(|| queue.poll(start)).count(), 2);
+fn an_object_that_only_this_node_cannot_read_is_named() {
+    let key = ObjectKey { kind: Kind::IpPool, namespace: None, name: "erp".to_owned() };
+    let seen = seen_with([], |state| {
+        state.unreadable = Arc::new(BTreeMap::from([(key, "unknown field `newer`".to_owned())]));
+    });
+    let status = compose(&seen, &NodeStateStatus::default(), time(0));
+    let said: Vec<_> = status.objects.iter().map(|of| (of.kind.as_str(), of.reason.as_str())).collect();
+    assert_eq!(said, [("IPPool", "Unreadable")]);
 }
 
 /// The words in the first column of the table below a heading of the page, with what stands in the second.
@@ -323,14 +244,6 @@ pub(super) fn documented(heading: &str) -> BTreeSet<(String, String)> {
         (cells.next().unwrap(), cells.next().unwrap())
     })
     .collect()
-}
-
-#[test]
-fn each_event_is_documented() {
-    let events = Reason::ALL.map(|reason| {
-        (reason.name().to_owned(), if reason.is_warning() { "Warning" } else { "Normal" }.to_owned())
-    });
-    assert_eq!(documented("Events"), BTreeSet::from(events));
 }
 
 #[test]

@@ -69,12 +69,33 @@ pub(super) struct Judged<'a> {
 struct Seen {
     kind: Kind,
     name: String,
+    uid: Option<String>,
     generation: Option<i64>,
     status: Value,
     said: Vec<Said>,
     /// What is said beside conditions.
     more: Vec<(&'static str, Value)>,
     addresses: Option<AddressSet>,
+}
+
+/// An object whose status is to be another.
+pub(super) struct Change {
+    pub(super) name: String,
+    pub(super) uid: Option<String>,
+    pub(super) status: Value,
+    /// Where it is accepted from now on, or is not any more: which of them, and why.
+    pub(super) turn: Option<(bool, String)>,
+}
+
+impl Seen {
+    /// By the status as it is stored, so that of all agents that ever write it one sees the turn.
+    fn turn(&self) -> Option<(bool, String)> {
+        let (_, accepted, _, why) = self.said.iter().find(|(of, ..)| *of == "Accepted")?;
+        let conditions = Vec::<Condition>::deserialize(&self.status["conditions"]).unwrap_or_default();
+        let before = conditions.into_iter().find(|of| of.r#type == "Accepted");
+        let refused = before.is_some_and(|before| before.status == ConditionStatus::False);
+        (*accepted == refused).then(|| (*accepted, why.clone()))
+    }
 }
 
 impl<'a> Judged<'a> {
@@ -87,6 +108,7 @@ impl<'a> Judged<'a> {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let mut seen = Seen {
             kind,
+            uid: object["metadata"]["uid"].as_str().map(str::to_owned),
             generation: object["metadata"]["generation"].as_i64(),
             status: object["status"].clone(),
             said: Vec::new(),
@@ -134,7 +156,9 @@ impl<'a> Judged<'a> {
 
     /// Why the object is not in force as it stands although nothing is wrong with it by itself.
     fn conflict(&self, of: &Seen) -> Said {
-        for reason in ["Shadowed", "NotInForce"] {
+        // What nobody understands is not worse for that.
+        let by_some = of.said.iter().all(|(_, _, reason, _)| *reason != "Invalid").then_some("Unreadable");
+        for reason in ["Shadowed", "NotInForce"].into_iter().chain(by_some) {
             if let Some(why) = self.totals.says(of.kind, &of.name, reason) {
                 return ("Conflict", true, reason, why);
             }
@@ -155,8 +179,8 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// The objects of a kind whose status is to be another, by name.
-    pub(super) fn changes(&self, kind: Kind) -> Vec<(String, Value)> {
+    /// The objects of a kind whose status is to be another.
+    pub(super) fn changes(&self, kind: Kind) -> Vec<Change> {
         let changed = self.objects.iter().filter(|seen| seen.kind == kind).filter_map(|seen| {
             let said = seen.said.iter().cloned().chain([self.conflict(seen)]);
             let conditions: Vec<Condition> = said.map(|said| self.condition(seen, said)).collect();
@@ -164,7 +188,12 @@ impl<'a> Judged<'a> {
             for (field, value) in &seen.more {
                 status[*field] = value.clone();
             }
-            (status != seen.status).then(|| (seen.name.clone(), status))
+            (status != seen.status).then(|| Change {
+                name: seen.name.clone(),
+                uid: seen.uid.clone(),
+                turn: seen.turn(),
+                status,
+            })
         });
         changed.collect()
     }

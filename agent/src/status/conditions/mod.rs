@@ -2,8 +2,8 @@
 //! holds the Lease.
 //!
 //! Owner of a client of its own and of what it counted last. Inputs: the Lease, the objects, the NodeStates of all nodes,
-//! a page at a time. Output: the status of those objects, where it has changed. Nothing waits for it; when [`run`] is
-//! cancelled another agent takes over once the Lease is over.
+//! a page at a time. Output: the status of those objects, where it has changed, and an Event where one is accepted no
+//! more, or again. Nothing waits for it; when [`run`] is cancelled another agent takes over once the Lease is over.
 mod judge;
 mod lease;
 #[cfg(test)]
@@ -15,15 +15,20 @@ use k8s_openapi::api::coordination::v1;
 use kube::{
     Client,
     api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
+    runtime::events::Recorder,
 };
 use plainroute_config::{API_VERSION, Kind, NodeState};
 use serde_json::json;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::server::{Trouble, asked};
+use super::{
+    events::Reason,
+    pace::Bucket,
+    server::{Trouble, asked, recorder, reference, told},
+};
 use crate::source::kubernetes::{self, Settings};
-use judge::{Judged, Totals};
+use judge::{Change, Judged, Totals};
 use lease::{Candidate, NAME, RENEW, Step};
 
 /// The name under which the API server notes what is ours.
@@ -34,6 +39,9 @@ const PAGE: u32 = 500;
 const LOOK: Duration = Duration::from_secs(10);
 /// How often the NodeStates are counted.
 const COUNT: Duration = Duration::from_secs(30);
+/// So many Events at once, and one more in each interval.
+const BURST: u32 = 10;
+const EVERY: Duration = Duration::from_secs(10);
 /// The kinds, and their names in the API's paths.
 const KINDS: [(Kind, &str); 4] = [
     (Kind::BgpPeer, "bgppeers"),
@@ -61,24 +69,34 @@ pub(crate) async fn run(settings: Settings, namespace: String) {
 }
 
 struct Writer {
+    node: String,
     namespace: String,
     candidate: Candidate,
     totals: Totals,
     counted: Option<Instant>,
     looked: Option<Instant>,
+    events: Bucket,
 }
 
 impl Writer {
     fn new(node: String, namespace: String) -> Writer {
-        let candidate = Candidate::new(node);
-        Writer { namespace, candidate, totals: Totals::default(), counted: None, looked: None }
+        Writer {
+            candidate: Candidate::new(node.clone()),
+            node,
+            namespace,
+            totals: Totals::default(),
+            counted: None,
+            looked: None,
+            events: Bucket::new(BURST, EVERY, Instant::now()),
+        }
     }
 
     /// Takes part until something goes wrong.
     async fn serve(&mut self, client: &Client, trouble: &mut Option<String>) -> Trouble {
+        let recorder = recorder(client.clone(), &self.node);
         loop {
             let before = self.candidate.holds();
-            match self.step(client).await {
+            match self.step(client, &recorder).await {
                 Ok(wait) => {
                     if trouble.take().is_some() {
                         info!("the conditions of objects can be told again");
@@ -99,7 +117,7 @@ impl Writer {
     }
 
     /// Does what is due; how long to wait then.
-    async fn step(&mut self, client: &Client) -> Result<Duration, Trouble> {
+    async fn step(&mut self, client: &Client, recorder: &Recorder) -> Result<Duration, Trouble> {
         if !self.elect(client).await? {
             (self.counted, self.looked) = (None, None);
             return Ok(lease::wait(fastrand::f64()));
@@ -111,7 +129,7 @@ impl Writer {
             self.looked = None;
         }
         if due(self.looked, LOOK) {
-            self.look(client).await?;
+            self.look(client, recorder).await?;
             self.looked = Some(Instant::now());
         }
         Ok(RENEW)
@@ -148,27 +166,44 @@ impl Writer {
     }
 
     /// Writes the status of each object where it is another than it should be.
-    async fn look(&self, client: &Client) -> Result<(), Trouble> {
+    async fn look(&mut self, client: &Client, recorder: &Recorder) -> Result<(), Trouble> {
         let mut judged = Judged::new(&self.totals, jiff::Timestamp::now());
         for (kind, plural) in KINDS {
             pages(&objects(client, kind, plural), |object| judged.add(kind, &object)).await?;
         }
-        for ((kind, plural), (name, status)) in
-            KINDS.into_iter().flat_map(|of| judged.changes(of.0).into_iter().map(move |change| (of, change)))
+        let changes = KINDS.map(|of| (of, judged.changes(of.0)));
+        for ((kind, plural), change) in
+            changes.into_iter().flat_map(|(of, changes)| changes.into_iter().map(move |change| (of, change)))
         {
+            let (name, status) = (&change.name, &change.status);
             let object = json!({
                 "apiVersion": API_VERSION, "kind": kind.name(), "metadata": { "name": name }, "status": status,
             });
             let parameters = PatchParams::apply(FIELD_OWNER).force();
             let api = objects(client, kind, plural);
-            match asked(api.patch_status(&name, &parameters, &Patch::Apply(&object))).await {
-                Ok(_) => debug!("told the conditions of {kind}/{name}"),
+            match asked(api.patch_status(name, &parameters, &Patch::Apply(&object))).await {
+                Ok(_) => self.tell_turn(recorder, kind, &change).await,
                 // It was deleted meanwhile.
                 Err(Trouble::Refused { code: 404, .. }) => {}
                 Err(trouble) => return Err(trouble),
             }
         }
         Ok(())
+    }
+}
+
+impl Writer {
+    /// The Event, where there is one. It is not worth a second try: the condition is written.
+    async fn tell_turn(&mut self, recorder: &Recorder, kind: Kind, change: &Change) {
+        debug!("told the conditions of {kind}/{}", change.name);
+        let Some((accepted, why)) = change.turn.as_ref().filter(|_| self.events.take(Instant::now())) else {
+            return;
+        };
+        let reason = if *accepted { Reason::Accepted } else { Reason::NotAccepted };
+        let regarding = reference(kind, &change.name, change.uid.as_deref());
+        if let Err(trouble) = asked(recorder.publish(&told(reason, why), &regarding)).await {
+            debug!("an Event about {kind}/{} is not told: {trouble}", change.name);
+        }
     }
 }
 

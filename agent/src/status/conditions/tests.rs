@@ -47,7 +47,7 @@ fn totals(nodes: &[NodeStateStatus]) -> Totals {
 fn changes(totals: &Totals, kind: Kind, objects: &[Value], now: Timestamp) -> Vec<(String, Value)> {
     let mut judged = Judged::new(totals, now);
     objects.iter().for_each(|object| judged.add(kind, object));
-    judged.changes(kind)
+    judged.changes(kind).into_iter().map(|change| (change.name, change.status)).collect()
 }
 
 /// Each condition with its status and reason.
@@ -91,7 +91,7 @@ fn what_nodes_say_of_an_object_is_said_on_it() {
     assert!(status.to_string().contains("on 2 nodes: it says why"), "{status}");
     let (_, other) = changes(&totals, Kind::BgpPeer, &[peer("other")], time(0)).remove(0);
     assert_eq!(reason(&other, "SecretsResolved"), "True Resolved");
-    for reason in ["Shadowed", "NotInForce"] {
+    for reason in ["Shadowed", "NotInForce", "Unreadable"] {
         let totals = self::totals(&[node(&[], &[("BGPPeer", "tor", reason)])]);
         let (_, status) = changes(&totals, Kind::BgpPeer, &[peer("tor")], time(0)).remove(0);
         assert_eq!(self::reason(&status, "Conflict"), format!("True {reason}"));
@@ -108,6 +108,32 @@ fn an_object_that_is_not_understood_changes_nothing_but_its_own_condition() {
     let egress = object(Kind::Egress, "out", json!({ "appliedTo": {}, "egressIPs": ["198.51.100.7"] }));
     let told = changes(&Totals::default(), Kind::Egress, &[egress], time(0));
     assert_eq!(reason(&told[0].1, "Accepted"), "False NotSupported", "{told:?}");
+}
+
+#[test]
+fn only_a_turn_is_told() {
+    let judge = |object: &Value| {
+        let totals = Totals::default();
+        let mut judged = Judged::new(&totals, time(0));
+        judged.add(Kind::BgpPeer, object);
+        judged.changes(Kind::BgpPeer).pop().map(|change| (change.status, change.turn.map(|(of, _)| of)))
+    };
+    let (mut good, mut bad) = (peer("tor"), peer("tor"));
+    bad["spec"]["peerASN"] = json!(0);
+    let (accepted, turn) = judge(&good).unwrap();
+    assert_eq!(turn, None, "that it is well from the first is no news");
+    let (refused, turn) = judge(&bad).unwrap();
+    assert_eq!(turn, Some(false), "wrong from the first");
+    bad["status"] = accepted.clone();
+    assert_eq!(judge(&bad).unwrap().1, Some(false), "wrong by a change");
+    bad["status"] = refused.clone();
+    assert!(judge(&bad).is_none(), "told already, by whichever agent");
+    bad["spec"]["peerASN"] = json!(-1);
+    assert!(judge(&bad).is_none_or(|(_, turn)| turn.is_none()), "wrong in another way");
+    good["status"] = refused;
+    assert_eq!(judge(&good).unwrap().1, Some(true));
+    good["status"] = accepted;
+    assert!(judge(&good).is_none());
 }
 
 #[test]
@@ -173,7 +199,7 @@ fn a_lease_is_taken_only_when_its_holder_is_silent() {
 #[test]
 fn each_condition_is_documented() {
     let objects = |kind: Kind, object: &dyn Fn(&str) -> Value| {
-        let says = ["MissingSecret", "Shadowed", "NotInForce"];
+        let says = ["MissingSecret", "Shadowed", "NotInForce", "Unreadable"];
         let mut told: BTreeSet<(String, String, String)> = BTreeSet::new();
         for reason in says.iter().copied().chain([""]) {
             for states in [&["Established"][..], &["Idle"], &[]] {

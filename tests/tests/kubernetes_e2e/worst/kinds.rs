@@ -39,7 +39,7 @@ async fn without_its_kinds_in_the_api_an_agent_goes_by_its_files_and_says_so() -
 }
 
 /// Replaces what is known of BGPPeers by "anything goes", as the definition of another version may be.
-async fn loosen_peers(lab: &Cluster) -> Result<()> {
+pub(super) async fn loosen_peers(lab: &Cluster) -> Result<()> {
     let api = Api::<CustomResourceDefinition>::all(lab.api.client());
     let name = "bgppeers.plainroute.dev";
     let mut definition = api.get(name).await?;
@@ -52,7 +52,7 @@ async fn loosen_peers(lab: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn peer(name: &str, spec: &Value) -> Value {
+pub(super) fn peer(name: &str, spec: &Value) -> Value {
     let version = "plainroute.dev/v1alpha1";
     json!({ "apiVersion": version, "kind": "BGPPeer", "metadata": { "name": name }, "spec": spec })
 }

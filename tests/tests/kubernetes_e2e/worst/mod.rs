@@ -3,6 +3,7 @@
 
 mod compacted;
 mod kinds;
+mod leader;
 mod mass;
 mod older;
 mod outage;
@@ -91,6 +92,7 @@ fn the_table_of_the_worst_days_is_complete() {
     let sources = [
         ("compacted", include_str!("compacted.rs")),
         ("kinds", include_str!("kinds.rs")),
+        ("leader", include_str!("leader.rs")),
         ("mass", include_str!("mass.rs")),
         ("older", include_str!("older.rs")),
         ("outage", include_str!("outage.rs")),

@@ -33,11 +33,16 @@ fn node_state(node: &str) -> Value {
     json!({ "apiVersion": "plainroute.dev/v1alpha1", "kind": "NodeState", "metadata": { "name": node } })
 }
 
-fn block(name: &str, node: &str) -> Value {
+/// The block of 10.20.0.0/20 that begins at this address, whose name is its CIDR's.
+fn block(first: u8, node: &str) -> Value {
     json!({
-        "apiVersion": "plainroute.dev/v1alpha1", "kind": "IPBlock", "metadata": { "name": name },
-        "spec": { "cidr": "10.20.0.16/28", "node": node, "pool": "erp" },
+        "apiVersion": "plainroute.dev/v1alpha1", "kind": "IPBlock", "metadata": { "name": block_name(first) },
+        "spec": { "cidr": format!("10.20.0.{first}/28"), "within": "10.20.0.0/20", "node": node, "pool": "erp" },
     })
+}
+
+fn block_name(first: u8) -> String {
+    format!("10-20-0-{first}-28")
 }
 
 /// Why the policy refuses it.
@@ -105,9 +110,9 @@ async fn an_agent_writes_only_what_is_its_own_nodes() -> Result<()> {
         .patch_status("node-a", &PatchParams::default(), &status)
         .await
         .context("its own status")?;
-    create(&blocks(&a), block("a", "node-a")).await.context("its own block")?;
+    create(&blocks(&a), block(0, "node-a")).await.context("its own block")?;
     create(&node_states(&b), node_state("node-b")).await.context("the other agent's own")?;
-    create(&blocks(&b), block("b", "node-b")).await.context("the other agent's own block")?;
+    create(&blocks(&b), block(16, "node-b")).await.context("the other agent's own block")?;
 
     // Another's: made, changed, its status changed, deleted, taken over, given away.
     let said = refusal(create(&node_states(&a), node_state("node-c")).await)?;
@@ -119,11 +124,12 @@ async fn an_agent_writes_only_what_is_its_own_nodes() -> Result<()> {
     refusal(node_states(&a).patch_status("node-b", &parameters, &status).await)
         .context("another's status")?;
     refusal(node_states(&a).delete("node-b", &DeleteParams::default()).await).context("deletes another's")?;
-    let said = refusal(create(&blocks(&a), block("c", "node-b")).await)?;
+    let said = refusal(create(&blocks(&a), block(32, "node-b")).await)?;
     ensure!(said.contains("may not write ipblocks of node node-b"), "{said}");
-    refusal(blocks(&a).patch("b", &parameters, &label).await).context("another's block")?;
-    refusal(blocks(&a).delete("b", &DeleteParams::default()).await).context("deletes another's block")?;
-    blocks(&a).delete("a", &DeleteParams::default()).await.context("deletes its own block")?;
+    refusal(blocks(&a).patch(&block_name(16), &parameters, &label).await).context("another's block")?;
+    refusal(blocks(&a).delete(&block_name(16), &DeleteParams::default()).await)
+        .context("deletes another's block")?;
+    blocks(&a).delete(&block_name(0), &DeleteParams::default()).await.context("deletes its own block")?;
 
     // A token that is bound to no Pod, and one of somebody else altogether.
     let unbound = client(&api, &token(&api, None).await?).await?;

@@ -108,6 +108,12 @@ build_ptp() {
     say "ptp: $("$(dirname "${BASH_SOURCE[0]}")/cni-plugins.sh")"
 }
 
+fetch_promtool() {
+    local program
+    program=$("$(dirname "${BASH_SOURCE[0]}")/promtool.sh") || exit 1
+    say "promtool: $program"
+}
+
 case ${1:-} in
 "" | --without-cluster) ;;
 *) die "$1 is not known; the only argument is --without-cluster" ;;

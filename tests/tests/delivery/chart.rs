@@ -234,6 +234,32 @@ fn an_upgrade_of_the_agent_leaves_bfd_alone() -> Result<()> {
     Ok(())
 }
 
+/// What promtool says of rules, and whether it takes them.
+fn promtool(rules: &Value) -> Result<(bool, String)> {
+    let found = Command::new(repository().join("scripts/promtool.sh")).output()?;
+    ensure!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), rules.to_string())?;
+    let program = String::from_utf8(found.stdout)?;
+    let output = Command::new(program.trim()).args(["check", "rules"]).arg(file.path()).output()?;
+    let said = [&output.stdout[..], &output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn prometheus_takes_every_alert() -> Result<()> {
+    let objects = render(EVERYTHING)?;
+    let mut rules = named(&objects, "PrometheusRule", NAME)?["spec"].clone();
+    let count = rules["groups"][0]["rules"].as_array().map_or(0, Vec::len);
+    let (taken, said) = promtool(&rules)?;
+    ensure!(taken && count > 0 && said.contains(&format!("SUCCESS: {count} rules found")), "{said}");
+    // Negative control: an expression that Prometheus would stumble over.
+    rules["groups"][0]["rules"][0]["expr"] = "plainroute_ready === 0".into();
+    let (taken, said) = promtool(&rules)?;
+    ensure!(!taken && said.contains("could not parse expression"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn the_checked_in_manifests_are_of_this_chart() -> Result<()> {
     let fresh = tempfile::tempdir()?;

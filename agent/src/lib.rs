@@ -14,6 +14,7 @@ pub mod gate;
 pub mod incarnation;
 pub mod index;
 pub mod last_good;
+pub mod ledger;
 pub mod neighbours;
 mod peering;
 pub mod plan;

@@ -19,6 +19,7 @@ use plainroute_agent::{
     drain::DrainState,
     fib::{Delivery, Desired, Installed, RouteKey, RouteStatus, TABLE_MAIN, Target},
     index::{Held, HeldReason},
+    ledger::Kept,
     plan::{FoundBy, Plan},
 };
 use plainroute_config::{Kind, ObjectKey, Readiness, ReadinessSessions};
@@ -47,7 +48,8 @@ struct Agent {
 /// Access to a main task that has ended.
 fn access(published: watch::Receiver<Arc<Published>>, speaker: Speaker) -> Access {
     let (commands, bfd) = (mpsc::channel(1).0, watch::channel(Arc::default()).1);
-    Access { published, speaker, commands, bfd, readiness: Readiness::default() }
+    let ledger = Kept { path: "/nonexistent/ledger.sqlite".into(), trouble: watch::channel(None).1 };
+    Access { published, speaker, commands, bfd, ledger, readiness: Readiness::default() }
 }
 
 impl Agent {

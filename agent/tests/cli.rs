@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plainroute_agent::plan::Plan;
+use plainroute_agent::{ledger::Who, plan::Plan};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -351,7 +351,7 @@ fn a_reader_that_leaves_early_is_no_error_and_a_full_disk_is_one() {
 }
 
 /// Every command that asks, and what it asks for.
-const ASKING: [(&[&str], &str); 11] = [
+const ASKING: [(&[&str], &str); 16] = [
     (&["peers"], "/v1/peers"),
     (&["routes"], "/v1/routes/advertised"),
     (&["routes", "advertised", "--peer", "tor a&b"], "/v1/routes/advertised?peer=tor%20a%26b"),
@@ -363,6 +363,17 @@ const ASKING: [(&[&str], &str); 11] = [
     (&["explain", "erp/orders"], "/v1/explain?subject=erp/orders"),
     (&["plan"], "/v1/plan"),
     (&["check"], "/v1/check"),
+    (&["who", "2001:db8::1"], "/v1/who?address=2001:db8::1"),
+    (
+        &["who", "10.20.0.10", "--at", "2026-11-22T12:00:00+02:00"],
+        "/v1/who?address=10.20.0.10&at=2026-11-22T10:00:00Z",
+    ),
+    (&["ledger", "export"], "/v1/ledger?after=0"),
+    (
+        &["ledger", "export", "--since", "2026-11-22T10:00:00Z"],
+        "/v1/ledger?after=0&since=2026-11-22T10:00:00Z",
+    ),
+    (&["ledger", "verify"], "/v1/ledger/verify"),
 ];
 
 #[test]
@@ -478,6 +489,7 @@ fn answers_are_shown_whole() {
     shows("pods", &["pods"], &answers::pods(), 0);
     shows("explain", &["explain", "erp/orders"], &answers::explanation(), 1);
     shows("check", &["check"], &answers::sick(), 1);
+    shows("ledger-verify", &["ledger", "verify"], &answers::damaged_ledger(), 1);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/dual-stack");
     let plan = common::plan_of(&folder);
     shows("pools", &["pools"], &plan.pools, 0);
@@ -506,6 +518,43 @@ fn each_command_asks_for_its_own() {
         let agent = FakeAgent::answering(&json!(null));
         agent.run(arguments);
         assert_eq!(agent.asked(), path, "{arguments:?}");
+    }
+}
+
+#[test]
+fn who_held_an_address_is_shown_and_that_nobody_is_known_is_said_as_it_is() {
+    let run =
+        |answer: &Who, output: &str| FakeAgent::answering(answer).run(&["who", "10.20.0.10", "-o", output]);
+    let held = answers::who();
+    let table = run(&held, "table").expect(0).stdout;
+    let expected = "\
+        NAMESPACE  POD       SINCE                 UNTIL                 POOL\n\
+        erp        orders-0  2026-11-20T08:00:00Z  2026-11-21T09:30:00Z  erp\n\
+        erp        orders-1  -                     -                     erp\n";
+    assert_eq!(table, expected);
+    assert!(run(&held, "wide").expect(0).stdout.contains("6c1f  Ledger\n"));
+    assert_eq!(run(&held, "json").expect(0).json(), value(&held));
+    assert_eq!(run(&held, "yaml").expect(0).yaml(), value(&held));
+    let nobody = Who { holders: Vec::new(), ..held };
+    assert_eq!(run(&nobody, "json").expect(1).json(), value(&nobody));
+    let earlier = Some("2026-09-30T23:59:59Z".parse().expect("a time"));
+    for (answer, expected) in [
+        (Who { at: None, ..nobody.clone() }, "no Pod of node node-a holds 10.20.0.10\n"),
+        (nobody.clone(), "no Pod of node node-a held 10.20.0.10 at 2026-11-21T00:00:00Z\n"),
+        (
+            Who { at: earlier, ..nobody.clone() },
+            "who held 10.20.0.10 at 2026-09-30T23:59:59Z is not known: the ledger of node node-a begins at 2026-10-01T00:00:00Z\n",
+        ),
+        (
+            Who { at: earlier, known_since: None, ..nobody },
+            "who held 10.20.0.10 at 2026-09-30T23:59:59Z is not known: the ledger of node node-a is empty\n",
+        ),
+    ] {
+        assert_eq!(run(&answer, "table").expect(1).stdout, expected);
+    }
+    for wrong in [&["who", "10.20.0"][..], &["who", "10.20.0.10", "--at", "yesterday"]] {
+        let outcome = self::run(wrong).expect(2);
+        assert!(outcome.stderr.contains(wrong[wrong.len() - 1]), "{}", outcome.stderr);
     }
 }
 

@@ -37,7 +37,7 @@ agent. A command may be shortened as long as it stays clear: `plainroute ex 10.2
 ";
 
 /// Which shape each command answers in.
-const ANSWERS: [(&str, &str); 13] = [
+const ANSWERS: [(&str, &str); 16] = [
     ("plainroute peers", "a list of [PeerView](#peerview)"),
     (
         "plainroute routes",
@@ -45,6 +45,9 @@ const ANSWERS: [(&str, &str); 13] = [
     ),
     ("plainroute pods", "a list of [PodView](#podview)"),
     ("plainroute pools", "a list of [PoolPlan](#poolplan)"),
+    ("plainroute who", "one [Who](#who)"),
+    ("plainroute ledger export", "JSON: one [Row](#row) a line"),
+    ("plainroute ledger verify", "one [LedgerVerdict](#ledgerverdict)"),
     ("plainroute explain", "one [Explanation](#explanation)"),
     ("plainroute plan", "one [Plan](#plan)"),
     ("plainroute check", "one [Health](#health)"),
@@ -90,7 +93,14 @@ const SHAPES: [&str; 31] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 9] = [
+const MORE_SHAPES: [&str; 16] = [
+    "Who",
+    "HolderView",
+    "HolderSource",
+    "Row",
+    "LedgerEvent",
+    "LedgerVerdict",
+    "Damage",
     "Health",
     "StationView",
     "HeldView",
@@ -108,6 +118,7 @@ fn shapes() -> Shapes {
         include_str!("../src/bfd/protocol.rs"),
         include_str!("../src/drain.rs"),
         include_str!("../src/index/hold.rs"),
+        include_str!("../src/ledger/view.rs"),
         include_str!("../src/plan/mod.rs"),
         include_str!("../src/plan/peer.rs"),
         include_str!("../src/plan/pool.rs"),
@@ -251,6 +262,9 @@ fn answers_have_exactly_the_fields_that_the_reference_lists() {
     for view in answers::drains() {
         agree("DrainView", json!(view));
     }
+    agree("Who", json!(answers::who()));
+    agree("Vec<Row>", json!(answers::ledger_rows()));
+    agree("LedgerVerdict", json!(answers::damaged_ledger()));
     for folder in common::scenarios() {
         agree("Plan", json!(common::plan_of(&folder)));
     }

@@ -1,7 +1,7 @@
 //! The two listeners: the admin socket, root's alone, and the metrics port.
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -31,9 +31,13 @@ use super::{
 };
 use crate::{
     bfd::client::Views,
+    ledger::{HolderView, Kept, LedgerError, LedgerVerdict, Reader, Row, Who},
     plan::{Plan, PoolPlan},
     private_socket::{self, BindError},
 };
+
+/// How many rows of the ledger are told at a time.
+const LEDGER_PAGE: usize = 5_000;
 
 /// Why the agent cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,8 @@ pub struct Access {
     pub commands: mpsc::Sender<Command>,
     /// The BFD sessions with peers.
     pub bfd: watch::Receiver<Arc<Views>>,
+    /// The ledger of who held which address when.
+    pub ledger: Kept,
     /// What readiness waits for beside the sources and the kernel.
     pub readiness: Readiness,
 }
@@ -89,6 +95,17 @@ impl Access {
         self.commands.send(command(answer)).await.map_err(|_| ending())?;
         let done = answered.await.map_err(|_| ending())?;
         done.map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
+    }
+
+    /// Reads the ledger where that may take its time.
+    async fn read_ledger<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let path = self.ledger.path.clone();
+        let read = tokio::task::spawn_blocking(move || read(&Reader::open(&path)?));
+        let read = read.await.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        read.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 
     fn stations(&self) -> Vec<StationView> {
@@ -149,6 +166,9 @@ fn routes() -> Router<Access> {
         .route("/v1/plan", get(plan))
         .route("/v1/explain", get(explained))
         .route("/v1/check", get(check))
+        .route("/v1/who", get(who))
+        .route("/v1/ledger", get(ledger_rows))
+        .route("/v1/ledger/verify", get(ledger_verdict))
         .route("/v1/held", get(held).delete(confirm))
         .route("/v1/drain", get(drained).post(drain).delete(undrain))
 }
@@ -244,7 +264,60 @@ async fn explained(State(shared): State<Access>, Query(query): Query<About>) -> 
 }
 
 async fn check(State(shared): State<Access>) -> Json<Health> {
-    Json(answer::health(&shared.state(), &shared.peers(), shared.stations()))
+    let mut health = answer::health(&shared.state(), &shared.peers(), shared.stations());
+    health.problems.extend(shared.ledger.trouble.borrow().clone());
+    Json(health)
+}
+
+/// `?address=IP&at=TIME`; without `at`, now.
+#[derive(Deserialize)]
+struct OfAddress {
+    address: IpAddr,
+    at: Option<jiff::Timestamp>,
+}
+
+/// Now, the plan knows it too: also where the ledger is behind, or cannot be read.
+async fn who(State(shared): State<Access>, Query(query): Query<OfAddress>) -> Result<Json<Who>, Refused> {
+    let OfAddress { address, at } = query;
+    let now = jiff::Timestamp::now();
+    if at.is_some_and(|at| at > now) {
+        return Err((StatusCode::BAD_REQUEST, "that time is still to come".to_owned()));
+    }
+    let state = shared.state();
+    let read = shared
+        .read_ledger(move |ledger| Ok((ledger.who(address, at.unwrap_or(now))?, ledger.known_since()?)));
+    let (written, known_since) = match read.await {
+        Ok(read) => read,
+        Err(refused) if at.is_some() => return Err(refused),
+        Err(_) => (None, None),
+    };
+    let planned = || crate::ledger::holders(&state.plan).remove(&address);
+    let holders = match (written, at) {
+        (Some(written), _) => vec![written],
+        (None, None) => planned().into_iter().map(HolderView::from).collect(),
+        (None, Some(_)) => Vec::new(),
+    };
+    Ok(Json(Who { address, node: state.node.clone(), at, holders, known_since }))
+}
+
+/// `?since=TIME&after=NUMBER`: a page of rows; the next begins after its last.
+#[derive(Deserialize)]
+struct OfRows {
+    since: Option<jiff::Timestamp>,
+    after: Option<u64>,
+}
+
+async fn ledger_rows(
+    State(shared): State<Access>,
+    Query(query): Query<OfRows>,
+) -> Result<Json<Vec<Row>>, Refused> {
+    let since = query.since.unwrap_or(jiff::Timestamp::MIN);
+    let after = query.after.unwrap_or_default();
+    shared.read_ledger(move |ledger| ledger.export(since, after, LEDGER_PAGE)).await.map(Json)
+}
+
+async fn ledger_verdict(State(shared): State<Access>) -> Result<Json<LedgerVerdict>, Refused> {
+    shared.read_ledger(|ledger| ledger.verify()).await.map(Json)
 }
 
 async fn held(State(shared): State<Access>) -> Json<Vec<HeldView>> {

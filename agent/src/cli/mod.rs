@@ -4,13 +4,15 @@
 //! Exit code: 0 all is well, 1 what was asked about is not healthy, 2 wrong usage or no agent to ask.
 mod client;
 mod config;
+mod ledger;
 mod output;
 mod replay;
 mod show;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 use crate::run::LogFormat;
 
@@ -42,6 +44,10 @@ enum Command {
     Pods(Asked),
     /// Show the pools
     Pools(Asked),
+    /// Say which Pod of this node holds an address, or held it at a time; 1 if none is known
+    Who(Who),
+    /// Look at the ledger of who held which address when
+    Ledger(Ledger),
     /// Say rule by rule why an address or a Pod is advertised, or why not; 1 if it is not
     Explain(Explain),
     /// Show the whole plan; with --config, of these files, without an agent; 1 if they are refused
@@ -170,6 +176,38 @@ struct Explain {
 }
 
 #[derive(Debug, Args)]
+struct Who {
+    /// An IP address
+    address: IpAddr,
+    /// At that time instead of now, as RFC 3339 has it: 2026-11-22T10:00:00Z
+    #[arg(long, value_name = "TIME")]
+    at: Option<Timestamp>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
+struct Ledger {
+    #[command(subcommand)]
+    command: LedgerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Print its rows, the oldest first, as JSON: one a line
+    Export {
+        /// Only rows of what happened since that time, as RFC 3339 has it
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+        /// The agent's admin socket
+        #[arg(long, default_value = DEFAULT_SOCKET, env = "PLAINROUTE_SOCKET", value_name = "PATH")]
+        socket: PathBuf,
+    },
+    /// Check that every row is as it was written; 1 if one is not, with its number
+    Verify(Asked),
+}
+
+#[derive(Debug, Args)]
 struct Plan {
     /// Plan these files instead of asking the agent; may be repeated
     #[arg(long, value_name = "PATH")]
@@ -261,6 +299,11 @@ pub fn run() -> ExitCode {
         Command::Routes(routes) => show::routes(&routes),
         Command::Pods(asked) => show::pods(&asked),
         Command::Pools(asked) => show::pools(&asked),
+        Command::Who(who) => ledger::who(&who),
+        Command::Ledger(Ledger { command: LedgerCommand::Export { since, socket } }) => {
+            ledger::export(since, socket)
+        }
+        Command::Ledger(Ledger { command: LedgerCommand::Verify(asked) }) => ledger::verify(asked),
         Command::Explain(explain) => show::explain(&explain),
         Command::Check(asked) => show::check(&asked),
         Command::Held(held) => show::held(&held),

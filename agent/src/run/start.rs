@@ -28,7 +28,7 @@ use crate::{
     incarnation,
     index::{Awaited, Index, LastGood},
     last_good::{self, Told},
-    neighbours,
+    ledger, neighbours,
     source::{
         Feed, SourceName,
         cni_cache::{self, CniCache},
@@ -151,8 +151,15 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let (commands_out, commands) = mpsc::channel(1);
     let (bfd, bfd_wanted) = watch::channel(None);
     let (views, bfd_views) = watch::channel(Arc::default());
+    let ledger = ledger::Settings {
+        path: config.state_dir.join(ledger::FILE),
+        node: node.clone(),
+        days: config.ledger.days.get(),
+    };
+    let (ledger_trouble, trouble) = watch::channel(None);
     let access = Access {
-        published: published_in,
+        ledger: ledger::Kept { path: ledger.path.clone(), trouble },
+        published: published_in.clone(),
         speaker: speaker.clone(),
         commands: commands_out,
         bfd: bfd_views,
@@ -160,6 +167,8 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     };
     let serving = admin::serve(&config.admin_socket, listen, access.clone(), cancel.clone()).await?;
     let serving = tokio::spawn(serving);
+    // It ends with the main task, whose end of the channel it watches.
+    tokio::spawn(ledger::keep(ledger, published_in, ledger_trouble));
 
     let (feeds, feeds_in) = mpsc::channel(FEEDS);
     let kubernetes = config.source.kubernetes.as_ref().map(|source| kubernetes::Settings {

@@ -14,6 +14,7 @@ use plainroute_agent::{
     bfd::protocol::{BfdPath, BfdView},
     drain::{AskedBy, DrainState},
     index::HeldReason,
+    ledger::{Damage, HolderSource, HolderView, LedgerEvent, LedgerVerdict, Row, Who},
     plan::{Delivery, FoundBy, InterfaceSource},
 };
 
@@ -391,4 +392,61 @@ pub(crate) fn drains() -> Vec<DrainView> {
             advertised: 0,
         },
     ]
+}
+
+/// One holder that is over, from the ledger, and one that the plan knows.
+pub(crate) fn who() -> Who {
+    let since = time("2026-11-20T08:00:00Z");
+    let written = HolderView {
+        namespace: "erp".to_owned(),
+        pod: "orders-0".to_owned(),
+        uid: Some("6c1f".to_owned()),
+        pool: Some("erp".to_owned()),
+        since: Some(since),
+        until: Some(time("2026-11-21T09:30:00Z")),
+        source: HolderSource::Ledger,
+    };
+    let planned = HolderView {
+        pod: "orders-1".to_owned(),
+        since: None,
+        until: None,
+        source: HolderSource::Plan,
+        ..written.clone()
+    };
+    Who {
+        address: address("10.20.0.10"),
+        node: "node-a".to_owned(),
+        at: Some(time("2026-11-21T00:00:00Z")),
+        holders: vec![written, planned],
+        known_since: Some(time("2026-10-01T00:00:00Z")),
+    }
+}
+
+/// A row of each kind.
+pub(crate) fn ledger_rows() -> Vec<Row> {
+    let row = |number, event| Row {
+        number,
+        time: time("2026-11-21T09:30:00Z"),
+        event,
+        address: address("10.20.0.10"),
+        since: time("2026-11-20T08:00:00Z"),
+        node: "node-a".to_owned(),
+        namespace: "erp".to_owned(),
+        pod: "orders-0".to_owned(),
+        uid: Some("6c1f".to_owned()),
+        pool: Some("erp".to_owned()),
+        hash: "5e".repeat(32),
+    };
+    vec![row(7, LedgerEvent::Held), row(8, LedgerEvent::Kept), row(9, LedgerEvent::Freed)]
+}
+
+pub(crate) fn damaged_ledger() -> LedgerVerdict {
+    let message = "its hash is not that of what it says after the row before it".to_owned();
+    LedgerVerdict {
+        rows: 6,
+        cut: 2,
+        last: 8,
+        hash: "5e".repeat(32),
+        damaged: Some(Damage { row: 9, message }),
+    }
 }

@@ -40,6 +40,8 @@ pub struct AgentConfigSpec {
     pub bfd: BfdProcess,
     /// When the Node's object asks for a drain.
     pub drain: Drain,
+    /// The ledger of who held which address when, in `stateDir`.
+    pub ledger: Ledger,
     /// The directory of what must survive a restart, an absolute path.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
@@ -205,6 +207,14 @@ impl Drain {
     }
 }
 
+/// The ledger of who held which address when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ledger {
+    /// How long its rows are kept.
+    pub days: Bounded<u32, 1, 36500>,
+}
+
 /// The kernel's numbers that are ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -231,6 +241,7 @@ impl Default for AgentConfigSpec {
             routing: Routing::default(),
             bfd: BfdProcess::default(),
             drain: Drain::default(),
+            ledger: Ledger::default(),
             state_dir: "/var/lib/plainroute".into(),
             bmp: Vec::new(),
         }
@@ -240,6 +251,12 @@ impl Default for AgentConfigSpec {
 impl Default for BfdProcess {
     fn default() -> Self {
         BfdProcess { socket: "/run/plainroute/bfd.sock".into(), spawn: true }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Ledger { days: Bounded::literal(400) }
     }
 }
 

@@ -18,8 +18,8 @@ mod status;
 mod tcp_ao;
 
 pub use agent_config::{
-    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, KubernetesSource, Metrics,
-    Readiness, ReadinessSessions, Routing, Source,
+    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, KubernetesSource, Ledger,
+    Metrics, Readiness, ReadinessSessions, Routing, Source,
 };
 pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,

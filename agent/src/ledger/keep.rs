@@ -1,0 +1,223 @@
+//! The task that keeps the ledger in step with the plan.
+//!
+//! Owner of: the [`Ledger`], which it opens when there is something to write down. Input: what the main task publishes. Output: the
+//! file, and what is wrong with it. A change that cannot be written is tried again, with its own time. Cancelling it loses at most
+//! what happened since its last look: the next process holds what is written against its first plan.
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use super::{Change, Holder, Ledger, LedgerError};
+use crate::{
+    admin::Published,
+    plan::{Plan, Reason},
+};
+
+/// The wait before what failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often old rows are cut.
+const CUT: Duration = Duration::from_secs(3600);
+/// How many changes wait for a ledger that cannot be written.
+const WAITING: usize = 100_000;
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The file.
+    pub path: PathBuf,
+    /// The node.
+    pub node: String,
+    /// How many days rows are kept.
+    pub days: u32,
+}
+
+/// The ledger as others see it.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub trouble: watch::Receiver<Option<String>>,
+}
+
+/// Keeps the ledger until the main task is gone.
+pub async fn keep(
+    settings: Settings,
+    mut published: watch::Receiver<Arc<Published>>,
+    trouble: watch::Sender<Option<String>>,
+) {
+    let mut keeper = Keeper::new(settings);
+    let mut seen = Arc::<Plan>::default();
+    loop {
+        let due = Instant::now() + if keeper.is_behind() { RETRY } else { CUT };
+        tokio::select! {
+            changed = published.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let plan = Arc::clone(&published.borrow_and_update().plan);
+                // Before the first plan nothing is known, and nobody is gone.
+                if plan.node.is_empty() || Arc::ptr_eq(&plan, &seen) {
+                    continue;
+                }
+                keeper.handle_holders(holders(&plan), Timestamp::now());
+                seen = plan;
+            }
+            () = sleep_until(due) => {}
+        }
+        if !keeper.has_work() {
+            continue;
+        }
+        let work = move || {
+            let outcome = keeper.write(Timestamp::now());
+            (keeper, outcome)
+        };
+        // Its failure is a panic of ours, which ends this task and nothing else.
+        let Ok((back, outcome)) = tokio::task::spawn_blocking(work).await else { return };
+        keeper = back;
+        let said = outcome.err().map(|error| error.to_string());
+        trouble.send_if_modified(|trouble| {
+            match &said {
+                Some(error) if *trouble != said => warn!("{error}"),
+                None if trouble.is_some() => info!("the ledger is written again"),
+                Some(_) | None => {}
+            }
+            let modified = *trouble != said;
+            *trouble = said;
+            modified
+        });
+    }
+}
+
+/// Who has which address of this node's, by the plan. Of two Pods that claim one it is the one that the plan believes, then the
+/// first by name.
+pub(crate) fn holders(plan: &Plan) -> BTreeMap<IpAddr, Holder> {
+    let mut holders: BTreeMap<IpAddr, Holder> = BTreeMap::new();
+    for (pod, address) in plan.addresses() {
+        if matches!(address.refused, Some(Reason::HeldByOther { .. } | Reason::NotAllocated { .. })) {
+            continue;
+        }
+        let holder = Holder {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            pool: address.pool.clone(),
+        };
+        let known = holders.get(&address.address);
+        if known.is_none_or(|known| known.pool.is_none() && holder.pool.is_some()) {
+            holders.insert(address.address, holder);
+        }
+    }
+    holders
+}
+
+/// What is to be written, and the ledger while that can be.
+struct Keeper {
+    settings: Settings,
+    ledger: Option<Ledger>,
+    /// Who has which address, since when; `None` before the first plan.
+    holders: Option<BTreeMap<IpAddr, (Holder, Timestamp)>>,
+    /// What is not written yet, the oldest first.
+    waiting: Vec<Change>,
+    cut_at: Option<Timestamp>,
+}
+
+impl Keeper {
+    fn new(settings: Settings) -> Keeper {
+        Keeper { settings, ledger: None, holders: None, waiting: Vec::new(), cut_at: None }
+    }
+
+    /// Whether something could not be done that should have been.
+    fn is_behind(&self) -> bool {
+        self.holders.is_some() && (self.ledger.is_none() || !self.waiting.is_empty())
+    }
+
+    fn has_work(&self) -> bool {
+        let due = SignedDuration::try_from(CUT).unwrap_or_default();
+        let cut = self.cut_at.is_none_or(|at| Timestamp::now().duration_since(at).abs() >= due);
+        self.holders.is_some() && (self.is_behind() || cut)
+    }
+
+    fn handle_holders(&mut self, now_held: BTreeMap<IpAddr, Holder>, now: Timestamp) {
+        let before = self.holders.take().unwrap_or_default();
+        for address in before.keys().filter(|address| !now_held.contains_key(address)) {
+            self.waiting.push(Change::Freed { address: *address, at: now });
+        }
+        let mut holders = BTreeMap::new();
+        for (address, holder) in now_held {
+            let since = match before.get(&address) {
+                Some((same, since)) if same.is_same_pod(&holder) => *since,
+                Some(_) | None => {
+                    self.waiting.push(Change::Held { address, holder: holder.clone(), from: now });
+                    now
+                }
+            };
+            holders.insert(address, (holder, since));
+        }
+        self.holders = Some(holders);
+        if self.waiting.len() > WAITING {
+            // Who has what now is written all the same once that can be done.
+            warn!(
+                changes = self.waiting.len(),
+                "the ledger could not be written for so long that changes are given up"
+            );
+            self.waiting.clear();
+            self.ledger = None;
+        }
+    }
+
+    fn write(&mut self, now: Timestamp) -> Result<(), LedgerError> {
+        let mut ledger = match self.ledger.take() {
+            Some(ledger) => ledger,
+            None => {
+                let mut ledger = Ledger::open(&self.settings.path, &self.settings.node)?;
+                ledger.record(&self.differences(&ledger, now))?;
+                self.waiting.clear();
+                ledger
+            }
+        };
+        ledger.record(&self.waiting)?;
+        self.waiting.clear();
+        self.cut(&mut ledger, now)?;
+        self.cut_at = Some(now);
+        self.ledger = Some(ledger);
+        Ok(())
+    }
+
+    /// A day of the oldest rows at most: a clock that is wrong for a moment does not empty the ledger.
+    fn cut(&self, ledger: &mut Ledger, now: Timestamp) -> Result<(), LedgerError> {
+        let Some(oldest) = ledger.oldest()? else { return Ok(()) };
+        let day = SignedDuration::from_hours(24);
+        let kept = SignedDuration::from_hours(24 * i64::from(self.settings.days));
+        let (Ok(too_old), Ok(next_day)) = (now.checked_sub(kept), oldest.checked_add(day)) else {
+            return Ok(());
+        };
+        let cut = ledger.cut(too_old.min(next_day), now)?;
+        if cut > 0 {
+            info!(rows = cut, days = self.settings.days, "rows of the ledger were cut for their age");
+        }
+        Ok(())
+    }
+
+    /// What waits, and what brings the file to what is so: it may be that of an earlier process, or a new one.
+    fn differences(&self, ledger: &Ledger, now: Timestamp) -> Vec<Change> {
+        let mut changes = self.waiting.clone();
+        let holders = self.holders.iter().flatten();
+        for address in ledger.held_now().keys() {
+            if self.holders.as_ref().is_some_and(|holders| !holders.contains_key(address)) {
+                changes.push(Change::Freed { address: *address, at: now });
+            }
+        }
+        changes.extend(holders.map(|(address, (holder, since))| Change::Held {
+            address: *address,
+            holder: holder.clone(),
+            from: *since,
+        }));
+        changes
+    }
+}

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use plainroute_bgp::Prefix;
+use serde::{Deserialize, Serialize};
 
 /// What this node owns, and who on it holds which address. A clone costs little.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub struct OwnedBlock {
     pub pool: String,
     /// Grows with each owner that follows one that was fenced; the greater is to win in routing.
     pub epoch: u64,
+    /// Its object is gone or another's, against what this node last knew: no new address is given out of it, and what is held
+    /// of it may be given out elsewhere too.
+    pub lost: bool,
     /// How many of its addresses are held, kept for a Pod to come, or lent.
     pub used: usize,
     /// How many are not; those that still rest after their last holder are among them.
@@ -32,7 +36,8 @@ pub struct OwnedBlock {
 }
 
 /// Who holds an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Holder {
     /// The Pod's namespace.
     pub namespace: String,
@@ -44,6 +49,9 @@ pub struct Holder {
     pub container_id: String,
     /// The interface within the sandbox.
     pub interface: String,
+    /// The StatefulSet that the Pod is of: its address is kept for its next Pod of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stateful_set: Option<String>,
     /// Since when.
     pub since: Timestamp,
 }

@@ -148,6 +148,7 @@ fn holdings(yaml: &str) -> Holdings {
             pod_uid: uid.to_owned(),
             container_id: "c1".to_owned(),
             interface: "eth0".to_owned(),
+            stateful_set: None,
             since: local().now,
         };
         (address, holder)

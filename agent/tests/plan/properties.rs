@@ -286,6 +286,7 @@ fn holdings(snapshot: &Snapshot) -> Holdings {
             pod_uid: "uid".to_owned(),
             container_id: "c1".to_owned(),
             interface: "eth0".to_owned(),
+            stateful_set: None,
             since: common::local().now,
         };
         (address, holder)

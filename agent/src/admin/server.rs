@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     bfd::client::Views,
-    ledger::{HolderView, Kept, LedgerError, LedgerVerdict, Reader, Row, Who},
+    ledger::{Holder, HolderView, Kept, LedgerError, LedgerVerdict, Reader, Row, Who},
     plan::{Plan, PoolPlan},
     private_socket::{self, BindError},
 };
@@ -291,7 +291,7 @@ async fn who(State(shared): State<Access>, Query(query): Query<OfAddress>) -> Re
         Err(refused) if at.is_some() => return Err(refused),
         Err(_) => (None, None),
     };
-    let planned = || crate::ledger::holders(&state.plan).remove(&address);
+    let planned = || crate::ledger::holders(&state.plan).remove(&address).map(Holder::from);
     let holders = match (written, at) {
         (Some(written), _) => vec![written],
         (None, None) => planned().into_iter().map(HolderView::from).collect(),

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{Change, Holder, Ledger, LedgerError};
 use crate::{
     admin::Published,
-    plan::{Plan, Reason},
+    plan::{Plan, PodPlan, Reason},
 };
 
 /// The wait before what failed is tried again.
@@ -65,7 +65,7 @@ pub async fn keep(
                 if plan.node.is_empty() || Arc::ptr_eq(&plan, &seen) {
                     continue;
                 }
-                keeper.handle_holders(holders(&plan), Timestamp::now());
+                keeper.handle_plan(&plan, Timestamp::now());
                 seen = plan;
             }
             () = sleep_until(due) => {}
@@ -94,23 +94,40 @@ pub async fn keep(
     }
 }
 
+/// A Pod that has an address, by the plan.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pod: &'a PodPlan,
+    pool: Option<&'a str>,
+}
+
+impl Claim<'_> {
+    fn is_of(&self, holder: &Holder) -> bool {
+        let PodPlan { namespace, name, uid, .. } = self.pod;
+        (namespace, name, uid) == (&holder.namespace, &holder.pod, &holder.uid)
+    }
+}
+
+impl From<Claim<'_>> for Holder {
+    fn from(claim: Claim<'_>) -> Holder {
+        let PodPlan { namespace, name, uid, .. } = claim.pod;
+        let pool = claim.pool.map(str::to_owned);
+        Holder { namespace: namespace.clone(), pod: name.clone(), uid: uid.clone(), pool }
+    }
+}
+
 /// Who has which address of this node's, by the plan. Of two Pods that claim one it is the one that the plan believes, then the
 /// first by name.
-pub(crate) fn holders(plan: &Plan) -> BTreeMap<IpAddr, Holder> {
-    let mut holders: BTreeMap<IpAddr, Holder> = BTreeMap::new();
+pub(crate) fn holders(plan: &Plan) -> BTreeMap<IpAddr, Claim<'_>> {
+    let mut holders: BTreeMap<IpAddr, Claim<'_>> = BTreeMap::new();
     for (pod, address) in plan.addresses() {
         if matches!(address.refused, Some(Reason::HeldByOther { .. } | Reason::NotAllocated { .. })) {
             continue;
         }
-        let holder = Holder {
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            uid: pod.uid.clone(),
-            pool: address.pool.clone(),
-        };
+        let claim = Claim { pod, pool: address.pool.as_deref() };
         let known = holders.get(&address.address);
-        if known.is_none_or(|known| known.pool.is_none() && holder.pool.is_some()) {
-            holders.insert(address.address, holder);
+        if known.is_none_or(|known| known.pool.is_none() && claim.pool.is_some()) {
+            holders.insert(address.address, claim);
         }
     }
     holders
@@ -143,23 +160,23 @@ impl Keeper {
         self.holders.is_some() && (self.is_behind() || cut)
     }
 
-    fn handle_holders(&mut self, now_held: BTreeMap<IpAddr, Holder>, now: Timestamp) {
-        let before = self.holders.take().unwrap_or_default();
-        for address in before.keys().filter(|address| !now_held.contains_key(address)) {
-            self.waiting.push(Change::Freed { address: *address, at: now });
+    fn handle_plan(&mut self, plan: &Plan, now: Timestamp) {
+        let claims = holders(plan);
+        let (held, waiting) = (self.holders.get_or_insert_default(), &mut self.waiting);
+        held.retain(|address, _| {
+            let stays = claims.contains_key(address);
+            if !stays {
+                waiting.push(Change::Freed { address: *address, at: now });
+            }
+            stays
+        });
+        for (address, claim) in claims {
+            if !held.get(&address).is_some_and(|(holder, _)| claim.is_of(holder)) {
+                let holder = Holder::from(claim);
+                waiting.push(Change::Held { address, holder: holder.clone(), from: now });
+                held.insert(address, (holder, now));
+            }
         }
-        let mut holders = BTreeMap::new();
-        for (address, holder) in now_held {
-            let since = match before.get(&address) {
-                Some((same, since)) if same.is_same_pod(&holder) => *since,
-                Some(_) | None => {
-                    self.waiting.push(Change::Held { address, holder: holder.clone(), from: now });
-                    now
-                }
-            };
-            holders.insert(address, (holder, since));
-        }
-        self.holders = Some(holders);
         if self.waiting.len() > WAITING {
             // Who has what now is written all the same once that can be done.
             warn!(

@@ -66,7 +66,7 @@ pub struct Ledger {
 }
 
 /// What the file says as a whole.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct State {
     last: u64,
     hash: String,
@@ -98,21 +98,21 @@ impl Ledger {
 
     /// Writes all of it down.
     pub fn record(&mut self, changes: &[Change]) -> Result<(), LedgerError> {
-        let mut next = self.state.clone();
+        let mut next = self.state.next();
         let mut rows = Vec::new();
         for change in changes {
             match change {
                 Change::Held { address, holder, from } => {
-                    let from = &in_micros(*from);
-                    match next.held.get(address) {
+                    let from = in_micros(*from);
+                    match self.state.holder(&next, *address) {
                         Some((other, _)) if other.is_same_pod(holder) => continue,
-                        Some(_) => rows.extend(next.free(*address, *from)),
+                        Some(_) => rows.extend(self.state.free(&mut next, *address, from)),
                         None => {}
                     }
-                    next.held.insert(*address, (holder.clone(), *from));
-                    rows.push((LedgerEvent::Held, *from, *address, holder.clone(), *from));
+                    next.touched.insert(*address, Some((holder.clone(), from)));
+                    rows.push((LedgerEvent::Held, from, *address, holder.clone(), from));
                 }
-                Change::Freed { address, at } => rows.extend(next.free(*address, *at)),
+                Change::Freed { address, at } => rows.extend(self.state.free(&mut next, *address, *at)),
             }
         }
         if rows.is_empty() {
@@ -150,7 +150,7 @@ impl Ledger {
         if last_to_go <= anchor.number {
             return Ok(0);
         }
-        let mut next = self.state.clone();
+        let mut next = self.state.next();
         let mut rows = Vec::new();
         for (address, (holder, since)) in &self.state.held {
             let written: i64 = self
@@ -169,13 +169,13 @@ impl Ledger {
         Ok(last_to_go - anchor.number)
     }
 
-    fn commit(&mut self, next: State, rows: &[Row], cut: Option<u64>) -> Result<(), LedgerError> {
+    fn commit(&mut self, next: Next, rows: &[Row], cut: Option<u64>) -> Result<(), LedgerError> {
         let wrote = self.state.last;
         let found = self.write(wrote, rows, cut).map_err(|error| LedgerError::sqlite(&self.path, &error))?;
         if found != wrote {
             return Err(LedgerError::NotAlone { path: self.path.clone(), found, wrote });
         }
-        self.state = next;
+        self.state.apply(next);
         Ok(())
     }
 
@@ -219,6 +219,14 @@ impl Ledger {
     }
 }
 
+/// What the file says next, once that is written.
+struct Next {
+    last: u64,
+    hash: String,
+    /// Who has an address of which something is written.
+    touched: BTreeMap<IpAddr, Option<(Holder, Timestamp)>>,
+}
+
 /// What a row is made of: the event, its time, the address, its holder, and since when.
 type Draft = (LedgerEvent, Timestamp, IpAddr, Holder, Timestamp);
 
@@ -247,12 +255,36 @@ impl State {
         Ok(State { last, hash, held })
     }
 
-    fn free(&mut self, address: IpAddr, at: Timestamp) -> Option<Draft> {
-        let (holder, since) = self.held.remove(&address)?;
+    fn next(&self) -> Next {
+        Next { last: self.last, hash: self.hash.clone(), touched: BTreeMap::new() }
+    }
+
+    fn apply(&mut self, next: Next) {
+        (self.last, self.hash) = (next.last, next.hash);
+        for (address, holder) in next.touched {
+            match holder {
+                Some(holder) => drop(self.held.insert(address, holder)),
+                None => drop(self.held.remove(&address)),
+            }
+        }
+    }
+
+    fn holder<'a>(&'a self, next: &'a Next, address: IpAddr) -> Option<&'a (Holder, Timestamp)> {
+        match next.touched.get(&address) {
+            Some(touched) => touched.as_ref(),
+            None => self.held.get(&address),
+        }
+    }
+
+    fn free(&self, next: &mut Next, address: IpAddr, at: Timestamp) -> Option<Draft> {
+        let (holder, since) = self.holder(next, address)?.clone();
+        next.touched.insert(address, None);
         // A clock that was set back makes no time that ends before it began.
         Some((LedgerEvent::Freed, in_micros(at).max(since), address, holder, since))
     }
+}
 
+impl Next {
     fn append(&mut self, node: &str, (event, time, address, holder, since): Draft) -> Row {
         let Holder { namespace, pod, uid, pool } = holder;
         let (number, node) = (self.last + 1, node.to_owned());

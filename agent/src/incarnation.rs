@@ -37,7 +37,8 @@ fn take_over_as(state_dir: &Path, here: &str) -> io::Result<Incarnation> {
     Ok(Incarnation { restarted: before.is_some(), forwarding_preserved: before.as_deref() == Some(here) })
 }
 
-fn boot_id() -> io::Result<String> {
+/// What tells this boot from every other.
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 

@@ -13,6 +13,7 @@ pub mod flaps;
 pub mod gate;
 pub mod incarnation;
 pub mod index;
+mod ipam;
 pub mod last_good;
 pub mod ledger;
 pub mod neighbours;

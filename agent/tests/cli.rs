@@ -128,12 +128,12 @@ fn right_files_are_valid_wherever_they_come_from() {
     let file = run(&["config", "check", "config/tests/good/contract.yaml"]).expect(0);
     assert_eq!(
         file.stdout,
-        "valid: 1 AgentConfig, 1 BGPPeer, 1 BGPAdvertisement, 1 IPPool, 1 Egress, 1 Pod, 1 Namespace, 1 Node\n"
+        "valid: 1 AgentConfig, 1 BGPPeer, 1 BGPAdvertisement, 1 IPPool, 1 IPBlock, 1 Egress, 1 Pod, 1 Namespace, 1 Node\n"
     );
     let contract = std::fs::read_to_string(root().join("config/tests/good/contract.yaml")).expect("a file");
     assert_eq!(run_with_input(&["config", "check", "-"], &contract).expect(0).stdout, file.stdout);
     let json = run(&["config", "check", "config/tests/good/contract.yaml", "-o", "json"]).expect(0).json();
-    assert_eq!(json, json!({ "valid": true, "objects": 8, "errors": [] }));
+    assert_eq!(json, json!({ "valid": true, "objects": 9, "errors": [] }));
 }
 
 #[test]

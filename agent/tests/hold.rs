@@ -46,6 +46,7 @@ impl Rig {
 
     fn links(&mut self, pods: &[&Object]) -> bool {
         let link = |pod: &&Object| HostLink {
+            pod_interface: "eth0".to_owned(),
             namespace: "default".to_owned(),
             name: pod.metadata().name.clone(),
             uid: None,

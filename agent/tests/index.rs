@@ -36,6 +36,7 @@ fn object(kind: Kind, name: &str, version: u8) -> Object {
 
 fn link(name: &str) -> HostLink {
     HostLink {
+        pod_interface: "eth0".to_owned(),
         namespace: "default".to_owned(),
         name: name.to_owned(),
         uid: None,

@@ -48,6 +48,7 @@ fn the_contracts_sample_is_accepted() {
             "BGPPeer/tor-a",
             "BGPAdvertisement/all",
             "IPPool/erp",
+            "IPBlock/10-20-0-16-28",
             "Egress/erp",
             "Namespace/erp",
             "Node/node-a",

@@ -47,6 +47,11 @@ struct OfSource {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPool {
+    pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfInterface {
     interface: String,
 }
@@ -235,6 +240,20 @@ fn pods(registry: &mut Registry, state: &Published) {
         refused.get_or_create(&WithReason { reason }).inc();
     }
     registry.register("pod_addresses_refused", "Pod addresses that are not advertised, by reason", refused);
+    pools(registry, state);
+}
+
+/// How much of each pool this node still has to give.
+fn pools(registry: &mut Registry, state: &Published) {
+    let [blocks, free] = std::array::from_fn(|_| Family::<OfPool, Gauge>::default());
+    for pool in &state.plan.pools {
+        let (Some(owned), Some(left)) = (pool.blocks_here, pool.free_here) else { continue };
+        let of = OfPool { pool: pool.name.clone() };
+        blocks.get_or_create(&of).set(count(owned));
+        free.get_or_create(&of).set(count(left));
+    }
+    registry.register("pool_blocks", "Blocks of the pool that this node owns", blocks);
+    registry.register("pool_free_addresses", "Addresses of those blocks that nobody has", free);
 }
 
 fn kernel(registry: &mut Registry, state: &Published) {

@@ -11,6 +11,7 @@ pub mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -43,6 +44,15 @@ pub enum Command {
     Confirm {
         /// Of these objects; of all where there are none.
         objects: Option<Vec<String>>,
+        /// Why it cannot be, if so.
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    /// Give an address back that a Pod had.
+    Release {
+        /// Which.
+        address: IpAddr,
+        /// No Pod uses it any more, whatever the records say.
+        confirm: bool,
         /// Why it cannot be, if so.
         answer: oneshot::Sender<Result<(), String>>,
     },

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{self, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -170,6 +170,7 @@ fn routes() -> Router<Access> {
         .route("/v1/ledger", get(ledger_rows))
         .route("/v1/ledger/verify", get(ledger_verdict))
         .route("/v1/held", get(held).delete(confirm))
+        .route("/v1/addresses/{address}", axum::routing::delete(release))
         .route("/v1/drain", get(drained).post(drain).delete(undrain))
 }
 
@@ -338,6 +339,26 @@ async fn confirm(
     let objects = query.objects.map(|objects| objects.split(',').map(str::to_owned).collect());
     shared.command(|answer| Command::Confirm { objects, answer }).await?;
     Ok(Json(answer::held(&shared.state())))
+}
+
+/// `?confirm=true`: no Pod uses it any more, whatever the records say.
+#[derive(Deserialize)]
+struct Confirmation {
+    #[serde(default)]
+    confirm: bool,
+}
+
+/// Gives an address back.
+async fn release(
+    State(shared): State<Access>,
+    extract::Path(address): extract::Path<IpAddr>,
+    Query(query): Query<Confirmation>,
+) -> Result<Json<IpAddr>, Refused> {
+    let confirm = query.confirm;
+    let done = shared.command(|answer| Command::Release { address, confirm, answer }).await;
+    // The refusals are about what was asked, not about the agent.
+    done.map_err(|(_, why)| (StatusCode::CONFLICT, why))?;
+    Ok(Json(address))
 }
 
 async fn drained(State(shared): State<Access>) -> Json<DrainView> {

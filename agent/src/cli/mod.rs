@@ -56,6 +56,8 @@ enum Command {
     Check(Asked),
     /// Show objects that the API server lost, kept until somebody confirms their deletion; 1 if there are any
     Held(Held),
+    /// Give back an address that this node keeps for a StatefulSet's Pod or holds for one that is gone
+    Release(Release),
     /// Move traffic away from this node: mark its routes, wait, withdraw them; 1 while routes are still told
     Drain(Drain),
     /// Look at configuration files
@@ -232,6 +234,17 @@ struct Drain {
 }
 
 #[derive(Debug, Args)]
+struct Release {
+    /// The address
+    address: IpAddr,
+    /// No Pod uses it any more, although the agent's records say so
+    #[arg(long)]
+    confirm: bool,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
 struct Held {
     /// Confirm the deletion of these objects, each KIND/NAME as shown
     #[arg(long, value_name = "OBJECT", num_args = 1.., value_delimiter = ',')]
@@ -307,6 +320,7 @@ pub fn run() -> ExitCode {
         Command::Explain(explain) => show::explain(&explain),
         Command::Check(asked) => show::check(&asked),
         Command::Held(held) => show::held(&held),
+        Command::Release(release) => show::release(&release),
         Command::Drain(drain) => show::drain(&drain),
     };
     match result {

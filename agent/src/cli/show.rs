@@ -5,7 +5,7 @@ use anyhow::bail;
 use hyper::Method;
 
 use super::{
-    Asked, Drain, Explain, Held, Output, Routes, Which, client,
+    Asked, Drain, Explain, Held, Output, Release, Routes, Which, client,
     output::{Rows, ago, or_dash, print, print_rows, print_value},
 };
 use crate::{
@@ -144,6 +144,16 @@ pub(super) fn held(held: &Held) -> anyhow::Result<bool> {
     };
     print_rows(&views, asked.output, "no deletion is held")?;
     Ok(views.is_empty())
+}
+
+pub(super) fn release(release: &Release) -> anyhow::Result<bool> {
+    let path = format!("/v1/addresses/{}?confirm={}", encode(&release.address.to_string()), release.confirm);
+    let released: IpAddr = client::tell(&release.asked, Method::DELETE, &path)?;
+    match release.asked.output {
+        Output::Json | Output::Yaml => print_value(&released, release.asked.output)?,
+        Output::Table | Output::Wide => print(&format!("{released} is free\n"))?,
+    }
+    Ok(true)
 }
 
 /// Asks for it, then waits until it is done, so that a script can go on to work on the node.
@@ -384,7 +394,17 @@ impl Rows for PodView {
 
 impl Rows for PoolPlan {
     fn titles(_: bool) -> Vec<&'static str> {
-        vec!["NAME", "RANGES", "USAGE", "ALLOCATION", "THIS NODE", "USED HERE", "NAMESPACES"]
+        vec![
+            "NAME",
+            "RANGES",
+            "USAGE",
+            "ALLOCATION",
+            "THIS NODE",
+            "USED HERE",
+            "BLOCKS HERE",
+            "FREE HERE",
+            "NAMESPACES",
+        ]
     }
 
     fn cells(&self, _: bool) -> Vec<String> {
@@ -400,6 +420,8 @@ impl Rows for PoolPlan {
             format!("{:?}", self.allocation),
             if self.serves_node { "yes" } else { "no" }.to_owned(),
             self.used_here.to_string(),
+            or_dash(self.blocks_here.map(|blocks| blocks.to_string())),
+            or_dash(self.free_here.map(|free| free.to_string())),
             or_dash((!namespaces.is_empty()).then(|| namespaces.join(","))),
         ]
     }

@@ -2,7 +2,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use plainroute_config::{
-    AgentConfig, BgpAdvertisement, BgpPeer, Egress, IpPool, Kind, Namespace, Node, Object, ObjectKey, Pod,
+    AgentConfig, BgpAdvertisement, BgpPeer, Egress, IpBlock, IpPool, Kind, Namespace, Node, Object,
+    ObjectKey, Pod,
 };
 
 use super::Slot;
@@ -41,6 +42,8 @@ impl Snapshot {
         advertisements: BgpAdvertisement -> BgpAdvertisement;
         /// The pools.
         pools: IpPool -> IpPool;
+        /// The blocks that files give to nodes; those of the API server are not among them.
+        blocks: IpBlock -> IpBlock;
         /// The egress rules.
         egresses: Egress -> Egress;
         /// The namespaces.

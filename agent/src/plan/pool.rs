@@ -2,6 +2,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use plainroute_bgp::Prefix;
+use plainroute_blocks::Holdings;
 use plainroute_config::{AddressSet, Allocation, IpPool, IpRange, Labels, Node, Pod, PoolUsage, annotation};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,12 @@ pub struct PoolPlan {
     pub namespaces: BTreeSet<String>,
     /// How many addresses of Pods of this node lie in it, by its rules.
     pub used_here: usize,
+    /// How many blocks of it this node owns, single addresses among them, where this node gives addresses out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_here: Option<usize>,
+    /// How many addresses of those blocks nobody has; those that rest after their last holder are among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_here: Option<usize>,
     #[serde(skip)]
     addresses: AddressSet,
 }
@@ -47,6 +54,7 @@ impl PoolPlan {
 
 /// The pools with what each lookup needs, computed once a plan.
 pub(super) struct Pools<'a> {
+    holdings: Option<&'a Holdings>,
     entries: Vec<Entry<'a>>,
     namespaces: Vec<(&'a str, &'a Labels)>,
 }
@@ -66,7 +74,7 @@ pub(super) struct Tenant<'a> {
 }
 
 impl<'a> Pools<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, local: &Local) -> Pools<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, local: &'a Local) -> Pools<'a> {
         let no_labels = Labels::new();
         let node_labels = snapshot.node(&local.node).map_or(&no_labels, Node::labels);
         let entries = snapshot
@@ -79,7 +87,7 @@ impl<'a> Pools<'a> {
             .collect();
         let namespaces =
             snapshot.namespaces().map(|(namespace, _)| (namespace.name(), namespace.labels())).collect();
-        Pools { entries, namespaces }
+        Pools { holdings: local.holdings.as_ref(), entries, namespaces }
     }
 
     /// The pool by which `tenant` may have `address`; else why the closest one does not let it.
@@ -132,11 +140,16 @@ impl<'a> Pools<'a> {
     }
 
     pub(super) fn into_plans(self, pods: &[PodPlan]) -> Vec<PoolPlan> {
-        let Pools { entries, namespaces } = self;
+        let Pools { holdings, entries, namespaces } = self;
         let plan = |entry: Entry<'a>| {
             let spec = &entry.pool.spec;
             let bound = namespaces.iter().filter(|(_, labels)| spec.namespace_selector.matches(labels));
             let addresses = pods.iter().flat_map(|pod| &pod.addresses);
+            let in_blocks = spec.usage == PoolUsage::Pod && spec.allocation == Allocation::Block;
+            let owned = holdings.filter(|_| in_blocks).map(|holdings| {
+                let of_pool = holdings.blocks.values().filter(|block| block.pool == entry.pool.name());
+                of_pool.fold((0, 0), |(blocks, free), block| (blocks + 1, free + block.free))
+            });
             PoolPlan {
                 name: entry.pool.name().to_owned(),
                 ip_ranges: spec.ip_ranges.clone(),
@@ -147,6 +160,8 @@ impl<'a> Pools<'a> {
                 used_here: addresses
                     .filter(|address| address.pool.as_deref() == Some(entry.pool.name()))
                     .count(),
+                blocks_here: owned.map(|(blocks, _)| blocks),
+                free_here: owned.map(|(_, free)| free),
                 addresses: entry.addresses,
             }
         };

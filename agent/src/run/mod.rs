@@ -41,6 +41,7 @@ use crate::{
     flaps::Flaps,
     gate::{Announcement, Gate},
     index::{Index, Moment, Snapshot},
+    ipam::{Known, Release},
     neighbours::HeardBy,
     peering,
     plan::{Local, Plan, plan},
@@ -57,6 +58,9 @@ use peers::PeersInForce;
 /// Who originates Pod routes in the speaker.
 const OWNER: &str = "pods";
 
+/// For how long the first plan waits for what this node holds.
+const HOLDINGS_PATIENCE: Duration = Duration::from_secs(5);
+
 type Answer = (tokio::sync::oneshot::Sender<Result<(), String>>, Result<(), String>);
 type Flushes = FuturesUnordered<std::pin::Pin<Box<dyn Future<Output = u64> + Send>>>;
 
@@ -67,6 +71,8 @@ struct Inputs {
     passwords: watch::Receiver<Arc<Passwords>>,
     commands: mpsc::Receiver<Command>,
     heard: watch::Receiver<Arc<HeardBy>>,
+    /// What this node holds of pools that it gives out itself.
+    holdings: watch::Receiver<Option<Holdings>>,
 }
 
 /// Whom the main task tells.
@@ -80,6 +86,8 @@ struct Outputs {
     interfaces: watch::Sender<BTreeSet<String>>,
     /// The BFD sessions that peers need; none before the first plan.
     bfd: watch::Sender<Option<Arc<Sessions>>>,
+    /// What addresses are given out by; none where this node gives none out.
+    ipam: Option<(watch::Sender<Arc<Known>>, mpsc::Sender<Release>)>,
 }
 
 /// What the main task owns.
@@ -160,7 +168,8 @@ impl Agent {
         inputs: Inputs,
         kernel: &mut tokio::task::JoinHandle<Result<(), fib::FibError>>,
     ) -> anyhow::Result<()> {
-        let Inputs { mut feeds, mut installed, mut passwords, mut commands, mut heard } = inputs;
+        let Inputs { mut feeds, mut installed, mut passwords, mut commands, mut heard, mut holdings } =
+            inputs;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut learned = self.outputs.speaker.learned();
@@ -204,13 +213,20 @@ impl Agent {
                     self.heard = Arc::clone(&heard.borrow_and_update());
                     replan = self.discover(&peers);
                 }
-                Some(command) = commands.recv() => {
-                    let (done, changed) = self.handle_command(command);
-                    (answer, replan) = (Some(done), changed);
+                Ok(()) = holdings.changed() => {
+                    self.holdings.clone_from(&holdings.borrow_and_update());
+                    replan = true;
                 }
+                Some(command) = commands.recv() => match command {
+                    Command::Release { address, confirm, answer } => self.release(Release { address, confirm, answer }),
+                    command => {
+                        let (done, changed) = self.handle_command(command);
+                        (answer, replan) = (Some(done), changed);
+                    }
+                },
                 Some(ticket) = self.flushes.next() => self.gate.handle_flushed(ticket),
                 () = tokio::time::sleep_until(wake.into()) => {
-                    replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now());
+                    replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now()) | !self.planned;
                     if let Some(api_server) = &mut self.api_server {
                         replan |= api_server.handle_timeout(&mut self.index, Moment::now());
                         replan |= api_server.handle_index(&mut self.index);
@@ -252,6 +268,7 @@ impl Agent {
                 let (result, changed) = self.confirm(objects.as_deref());
                 return ((answer, result), changed);
             }
+            Command::Release { answer, .. } => (Ok(()), answer),
             Command::Drain { wait, answer } => {
                 info!(?wait, "drain: routes are marked with GRACEFUL_SHUTDOWN, then withdrawn");
                 (self.drain.begin(AskedBy::Command, Instant::now(), wait), answer)
@@ -265,6 +282,18 @@ impl Agent {
         let state_dir = self.config.state_dir.display().to_string();
         let told = result.map_err(|error| format!("the drain cannot be remembered in {state_dir}: {error}"));
         ((answer, told), false)
+    }
+
+    /// Hands it on; who gives addresses out answers it.
+    fn release(&self, release: Release) {
+        let Some((_, releases)) = &self.outputs.ipam else {
+            let _ =
+                release.answer.send(Err("this agent gives no addresses out (AgentConfig ipam)".to_owned()));
+            return;
+        };
+        if let Err(error) = releases.try_send(release) {
+            let _ = error.into_inner().answer.send(Err("another release is under way".to_owned()));
+        }
     }
 
     /// Carries out deletions that were held: all of them, or of these objects, if all of these are held.
@@ -293,8 +322,10 @@ impl Agent {
         });
         let settle = self.started + self.restart_time;
         let settle = (self.planned && settle > Instant::now()).then_some(settle);
+        let holdings = self.outputs.ipam.is_some().then_some(self.started + HOLDINGS_PATIENCE);
         let timeouts = [
             due,
+            holdings.filter(|at| !self.planned && *at > Instant::now()),
             settle,
             self.gate.poll_timeout(),
             self.peers.retry_at(),
@@ -394,6 +425,20 @@ impl Agent {
             return false;
         };
         self.drain_as_asked(&snapshot);
+        if let Some((known, _)) = &self.outputs.ipam {
+            let next = Known::new(&snapshot, &self.node);
+            known.send_if_modified(|known| {
+                let modified = **known != next;
+                if modified {
+                    *known = Arc::new(next);
+                }
+                modified
+            });
+            // A plan without the journal would not know the blocks. But one that cannot be read must not keep all else down.
+            if self.holdings.is_none() && self.started.elapsed() < HOLDINGS_PATIENCE {
+                return false;
+            }
+        }
         let other = |spec: &AgentConfigSpec| AgentConfigSpec { bmp: self.config.bmp.clone(), ..spec.clone() };
         self.config_changed = snapshot.agent_configs().any(|(config, _)| other(&config.spec) != self.config);
         let stations = snapshot.agent_configs().flat_map(|(config, _)| config.spec.bmp.clone()).collect();

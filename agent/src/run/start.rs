@@ -16,6 +16,12 @@ use plainroute_speaker::{Recorder, Speaker, SpeakerConfig, StopMode, TcpAoSuppor
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use super::{
     Agent, Inputs, Outputs,
@@ -27,8 +33,9 @@ use crate::{
     fib::{self, Desired, FibConfig, Installed},
     incarnation,
     index::{Awaited, Index, LastGood},
+    ipam,
     last_good::{self, Told},
-    ledger, neighbours,
+    ledger, neighbours, private_socket,
     source::{
         Feed, SourceName,
         cni_cache::{self, CniCache},
@@ -88,15 +95,14 @@ pub fn main(paths: Vec<PathBuf>, record: Option<PathBuf>) -> ExitCode {
 
 /// Begins to log to standard error.
 pub(crate) fn start_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let mut filter = tracing_subscriber::EnvFilter::try_new(filter)?;
-    for directive in kubernetes::QUIET {
-        filter = filter.add_directive(directive.parse()?);
-    }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    let quiet = kubernetes::QUIET.map(|target| (target, LevelFilter::OFF));
+    let filter: Targets = filter.parse()?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter.with_targets(quiet))).init();
     Ok(())
 }
 
@@ -189,6 +195,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
             tokio::spawn(cancel.clone().run_until_cancelled_owned(judging));
         }
     }
+    let for_blocks = kubernetes.clone();
     let (secrets, secrets_in) = watch::channel(BTreeSet::new());
     let (passwords_out, passwords) = watch::channel(Arc::default());
     let run_directory = config.admin_socket.parent().unwrap_or(Path::new("/"));
@@ -217,11 +224,32 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let finding = neighbours::run(interfaces_in, installed.clone(), heard_out);
     tokio::spawn(cancel.clone().run_until_cancelled_owned(finding));
 
-    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands, heard };
+    let (holdings_out, holdings) = watch::channel(None);
+    let ipam = match config.ipam.clone() {
+        Some(ipam) => {
+            let listener = private_socket::bind(&ipam.socket)
+                .await
+                .context("the CNI plugin's socket (spec.ipam.socket)")?;
+            let (known, known_in) = watch::channel(Arc::default());
+            let setup = ipam::Setup {
+                node: node.clone(),
+                config: ipam,
+                state_dir: config.state_dir.clone(),
+                boot: incarnation::boot_id().unwrap_or_default(),
+                kubernetes: for_blocks,
+            };
+            let (releases, releases_in) = mpsc::channel(1);
+            let giving = ipam::run(setup, listener, known_in, releases_in, holdings_out);
+            tokio::spawn(cancel.clone().run_until_cancelled_owned(giving));
+            Some((known, releases))
+        }
+        None => None,
+    };
+    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands, heard, holdings };
     let client = Client { settings: config.bfd.clone(), wanted: bfd_wanted, speaker: speaker.clone(), views };
     // It ends with the main task, whose end of the channel it watches.
     tokio::spawn(client.run());
-    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces, bfd };
+    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces, bfd, ipam };
     let mut agent = Agent::new(node, config, index, api_server, outputs);
     let result = agent.serve(inputs, &mut kernel).await;
     info!("stopping: sessions close without NOTIFICATION, routes stay");

@@ -32,6 +32,8 @@ pub struct HostLink {
     pub name: String,
     /// The Pod's UID, where the runtime passed it.
     pub uid: Option<String>,
+    /// The interface within the Pod.
+    pub pod_interface: String,
     /// The sandbox that the record is about.
     pub container_id: String,
     /// The node's side of the link (or the bridge that the Pod hangs on).
@@ -208,6 +210,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Attachment>, Unreadable> {
         namespace,
         name,
         uid: argument("K8S_POD_UID"),
+        pod_interface: cached.if_name.clone(),
         container_id: cached.container_id,
         interface: interface.to_owned(),
         addresses: cached.result.pod_addresses()?,

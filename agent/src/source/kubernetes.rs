@@ -30,7 +30,7 @@ use watch::{Ended, Watch};
 
 /// The client's own modules log every failed request; this source tells each change of state once instead. For the
 /// agent's log filter.
-pub const QUIET: [&str; 2] = ["kube_client=off", "kube_runtime=off"];
+pub const QUIET: [&str; 2] = ["kube_client", "kube_runtime"];
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// By how much a silent connection may outlive the time at which the server had to end its watch.

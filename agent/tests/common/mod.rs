@@ -84,6 +84,7 @@ fn host_links(yaml: &str) -> Vec<HostLink> {
         namespace,
         name,
         uid,
+        pod_interface: "eth0".to_owned(),
         container_id,
         interface,
         addresses,

@@ -42,6 +42,10 @@ pub struct AgentConfigSpec {
     pub drain: Drain,
     /// The ledger of who held which address when, in `stateDir`.
     pub ledger: Ledger,
+    /// Whether this agent gives out the addresses of pools with `allocation: Block`, for the CNI plugin `plainroute-ipam`; `{}`
+    /// is enough. Absent: it does not, and checks such a pool like one with `allocation: External`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<Ipam>,
     /// The directory of what must survive a restart, an absolute path.
     #[schemars(with = "String")]
     pub state_dir: PathBuf,
@@ -215,6 +219,17 @@ pub struct Ledger {
     pub days: Bounded<u32, 1, 36500>,
 }
 
+/// How the agent gives addresses out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ipam {
+    /// The Unix socket on which the CNI plugin asks, an absolute path. It is root's, mode 0600.
+    #[schemars(with = "String")]
+    pub socket: PathBuf,
+    /// How often what Pods hold is held against the sandboxes that there are.
+    pub check_seconds: Bounded<u32, 5, 86400>,
+}
+
 /// The kernel's numbers that are ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -242,6 +257,7 @@ impl Default for AgentConfigSpec {
             bfd: BfdProcess::default(),
             drain: Drain::default(),
             ledger: Ledger::default(),
+            ipam: None,
             state_dir: "/var/lib/plainroute".into(),
             bmp: Vec::new(),
         }
@@ -257,6 +273,12 @@ impl Default for BfdProcess {
 impl Default for Ledger {
     fn default() -> Self {
         Ledger { days: Bounded::literal(400) }
+    }
+}
+
+impl Default for Ipam {
+    fn default() -> Self {
+        Ipam { socket: "/run/plainroute/ipam.sock".into(), check_seconds: Bounded::literal(60) }
     }
 }
 
@@ -296,12 +318,13 @@ impl Spec for AgentConfigSpec {
         if self.node_name.as_deref() == Some("") {
             broken.add("nodeName", "is empty; leave it out for $NODE_NAME or the hostname");
         }
+        let ipam = self.ipam.iter().map(|ipam| ("ipam.socket", &ipam.socket));
         let paths = [
             ("adminSocket", &self.admin_socket),
             ("bfd.socket", &self.bfd.socket),
             ("stateDir", &self.state_dir),
         ];
-        for (field, path) in paths {
+        for (field, path) in paths.into_iter().chain(ipam) {
             if !path.is_absolute() {
                 broken.add(field, format!("`{}` is not an absolute path", path.display()));
             }

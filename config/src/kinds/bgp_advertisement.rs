@@ -20,7 +20,8 @@ pub type BgpAdvertisement = Resource<BgpAdvertisementSpec>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpAdvertisementSpec {
-    /// The kinds of address that are advertised. This version advertises `PodIP`.
+    /// The kinds of address that are advertised. This version advertises `PodIP`, and `PodBlock` where the agents give addresses
+    /// out (AgentConfig `ipam`).
     #[schemars(length(min = 1), extend("maxItems" = 3, "x-kubernetes-validations" = crate::admission::TYPES))]
     pub types: Vec<AdvertisementType>,
     /// Pods of these namespaces. Empty: of every one.
@@ -49,7 +50,8 @@ pub enum AdvertisementType {
     /// Each Pod's own address.
     #[serde(rename = "PodIP")]
     PodIp,
-    /// The blocks that this node wholly owns.
+    /// The blocks that this node owns, one route each. It takes an advertisement without `podSelector` whose `namespaceSelector`
+    /// is for every namespace that the pool is bound to. Single addresses go with the Pod that has them.
     PodBlock,
     /// The egress addresses that this node holds.
     #[serde(rename = "EgressIP")]

@@ -68,7 +68,8 @@ pub enum PoolUsage {
 /// Who gives a pool's addresses out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Allocation {
-    /// `plainroute-ipam`, in blocks. This version has no block records yet and checks it like `External`.
+    /// Plainroute, in blocks, where the agents do so (AgentConfig `ipam`); a Pod then has only what its node gave it. Agents that do
+    /// not check the pool like `External`.
     #[default]
     Block,
     /// Another IPAM does; we only check that the address lies in the pool.

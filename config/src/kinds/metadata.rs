@@ -36,6 +36,22 @@ pub struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub creation_timestamp: Option<Timestamp>,
+    /// Whose part the object is, such as the StatefulSet of a Pod. Kubernetes sets it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// Whose part an object is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerReference {
+    /// The owner's kind.
+    pub kind: String,
+    /// Its name, in the object's own namespace.
+    pub name: String,
+    /// Whether it is the one that makes and ends the object.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub controller: bool,
 }
 
 impl Metadata {

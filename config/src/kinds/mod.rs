@@ -18,7 +18,7 @@ mod status;
 mod tcp_ao;
 
 pub use agent_config::{
-    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, KubernetesSource, Ledger,
+    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, Ipam, KubernetesSource, Ledger,
     Metrics, Readiness, ReadinessSessions, Routing, Source,
 };
 pub use bgp_advertisement::{
@@ -31,7 +31,7 @@ pub use bgp_peer::{
 pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
 pub use ip_block::{IpAllocation, IpBlock, IpBlockSpec};
 pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};
-pub use metadata::Metadata;
+pub use metadata::{Metadata, OwnerReference};
 pub use namespace::Namespace;
 pub use node::{AddressType, Node, NodeAddress};
 pub use node_state::{

@@ -4,7 +4,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::{
-    API_VERSION, AgentConfig, BgpAdvertisement, BgpPeer, Egress, IpPool, Metadata, Namespace, Node, Pod,
+    API_VERSION, AgentConfig, BgpAdvertisement, BgpPeer, Egress, IpBlock, IpPool, Metadata, Namespace, Node,
+    Pod,
 };
 
 /// The kinds.
@@ -28,17 +29,18 @@ pub enum Kind {
     Node,
     /// [`NodeState`](super::NodeState), which agents write. No [`Object`] is of this kind.
     NodeState,
-    /// [`IpBlock`](super::IpBlock), which agents write. No [`Object`] is of this kind.
+    /// [`IpBlock`](super::IpBlock), which agents write in a cluster.
     IpBlock,
 }
 
 impl Kind {
     /// Those that files may hold: what users write.
-    pub const IN_FILES: [Kind; 8] = [
+    pub const IN_FILES: [Kind; 9] = [
         Kind::AgentConfig,
         Kind::BgpPeer,
         Kind::BgpAdvertisement,
         Kind::IpPool,
+        Kind::IpBlock,
         Kind::Egress,
         Kind::Pod,
         Kind::Namespace,
@@ -46,7 +48,7 @@ impl Kind {
     ];
 
     /// Those that agents write, in a cluster only.
-    pub const WRITTEN_BY_AGENTS: [Kind; 2] = [Kind::NodeState, Kind::IpBlock];
+    pub const WRITTEN_BY_AGENTS: [Kind; 1] = [Kind::NodeState];
 
     /// As `kind` says it.
     pub const fn name(self) -> &'static str {
@@ -105,6 +107,7 @@ pub enum Object {
     BgpPeer(Box<BgpPeer>),
     BgpAdvertisement(BgpAdvertisement),
     IpPool(IpPool),
+    IpBlock(Box<IpBlock>),
     Egress(Egress),
     Pod(Pod),
     Namespace(Namespace),
@@ -119,11 +122,12 @@ impl Object {
             Kind::BgpPeer => Object::BgpPeer(serde_json::from_str(json)?),
             Kind::BgpAdvertisement => Object::BgpAdvertisement(serde_json::from_str(json)?),
             Kind::IpPool => Object::IpPool(serde_json::from_str(json)?),
+            Kind::IpBlock => Object::IpBlock(serde_json::from_str(json)?),
             Kind::Egress => Object::Egress(serde_json::from_str(json)?),
             Kind::Pod => Object::Pod(serde_json::from_str(json)?),
             Kind::Namespace => Object::Namespace(serde_json::from_str(json)?),
             Kind::Node => Object::Node(serde_json::from_str(json)?),
-            Kind::NodeState | Kind::IpBlock => {
+            Kind::NodeState => {
                 return Err(serde::de::Error::custom(format!("{kind} is what agents write")));
             }
         })
@@ -136,6 +140,7 @@ impl Object {
             Object::BgpPeer(_) => Kind::BgpPeer,
             Object::BgpAdvertisement(_) => Kind::BgpAdvertisement,
             Object::IpPool(_) => Kind::IpPool,
+            Object::IpBlock(_) => Kind::IpBlock,
             Object::Egress(_) => Kind::Egress,
             Object::Pod(_) => Kind::Pod,
             Object::Namespace(_) => Kind::Namespace,
@@ -150,6 +155,7 @@ impl Object {
             Object::BgpPeer(object) => &object.metadata,
             Object::BgpAdvertisement(object) => &object.metadata,
             Object::IpPool(object) => &object.metadata,
+            Object::IpBlock(object) => &object.metadata,
             Object::Egress(object) => &object.metadata,
             Object::Pod(object) => &object.metadata,
             Object::Namespace(object) => &object.metadata,
@@ -165,6 +171,7 @@ impl Object {
             | Object::BgpPeer(_)
             | Object::BgpAdvertisement(_)
             | Object::IpPool(_)
+            | Object::IpBlock(_)
             | Object::Egress(_)
             | Object::Namespace(_)
             | Object::Node(_) => None,
@@ -183,6 +190,12 @@ macro_rules! object_from {
     )*};
 }
 object_from!(AgentConfig, BgpAdvertisement, IpPool, Egress, Pod, Namespace, Node);
+
+impl From<IpBlock> for Object {
+    fn from(block: IpBlock) -> Object {
+        Object::IpBlock(Box::new(block))
+    }
+}
 
 impl From<BgpPeer> for Object {
     fn from(peer: BgpPeer) -> Object {

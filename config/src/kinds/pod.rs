@@ -65,6 +65,13 @@ impl Pod {
         &self.metadata.name
     }
 
+    /// The StatefulSet that it is of.
+    pub fn stateful_set(&self) -> Option<&str> {
+        let mut owners = self.metadata.owner_references.iter();
+        let owner = owners.find(|owner| owner.controller && owner.kind == "StatefulSet")?;
+        Some(&owner.name)
+    }
+
     /// Whether it is being deleted.
     pub fn is_terminating(&self) -> bool {
         self.metadata.is_terminating()

@@ -35,11 +35,12 @@ pub(super) fn object(root: &Node) -> Result<Object, Vec<Finding>> {
         Kind::BgpPeer => resource(root).map(|peer| Object::BgpPeer(Box::new(peer))),
         Kind::BgpAdvertisement => resource(root).map(Object::BgpAdvertisement),
         Kind::IpPool => resource(root).map(Object::IpPool),
+        Kind::IpBlock => resource(root).map(|block| Object::IpBlock(Box::new(block))),
         Kind::Egress => resource(root).map(Object::Egress),
         Kind::Pod => plain(root).map(Object::Pod),
         Kind::Namespace => plain(root).map(Object::Namespace),
         Kind::Node => plain(root).map(Object::Node),
-        Kind::NodeState | Kind::IpBlock => return Err(vec![written_by_agents(root, kind)]),
+        Kind::NodeState => return Err(vec![written_by_agents(root, kind)]),
     };
     match decoded {
         Ok(object) if findings.is_empty() => Ok(object),

@@ -29,7 +29,6 @@ type Grants = BTreeSet<String>;
 /// What is granted and not used by this test, and why it is granted all the same.
 fn unused_and_why() -> BTreeMap<&'static str, Vec<&'static str>> {
     let list = "asked of an API server that cannot stream lists";
-    let blocks = "blocks of addresses, which this version keeps no records of";
     let state = "of a NodeState that is not there yet, which the audit log calls a patch";
     let conditions = "conditions on our objects, by the agent that holds the Lease";
     let events = "events when something changes for the worse or the better";
@@ -47,7 +46,6 @@ fn unused_and_why() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "list egresses",
             ],
         ),
-        (blocks, vec!["list ipblocks", "watch ipblocks"]),
         (state, vec!["create nodestates"]),
         (
             conditions,

@@ -280,8 +280,8 @@ fn refusal(status: &Status, streaming: bool) -> Stop {
 }
 
 /// The cause behind the layers of a client's error, for instance "Connection refused".
-pub(crate) fn innermost(error: &kube::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }

@@ -220,11 +220,8 @@ fn read(kind: Kind, object: &Value) -> Result<Option<String>, String> {
         Kind::BgpPeer => BgpPeer::deserialize(object).map(|_| None).map_err(text),
         Kind::BgpAdvertisement => {
             let spec = BgpAdvertisement::deserialize(object).map_err(text)?.spec;
-            let absent =
-                [(AdvertisementType::PodBlock, "PodBlock"), (AdvertisementType::EgressIp, "EgressIP")];
-            let absent = absent.into_iter().filter(|(of, _)| spec.advertises(*of)).map(|(_, word)| word);
-            let absent = absent.collect::<Vec<_>>().join(", ");
-            Ok((!absent.is_empty()).then(|| format!("this version does not advertise {absent}")))
+            let egress = spec.advertises(AdvertisementType::EgressIp);
+            Ok(egress.then(|| "this version does not advertise EgressIP".to_owned()))
         }
         Kind::IpPool => IpPool::deserialize(object).map(|_| None).map_err(text),
         Kind::Egress => {

@@ -50,6 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" $top.Chart.Name $top.Chart.Version | replace "+
 {{- $_ := set $spec "adminSocket" "/run/plainroute/agent.sock" -}}
 {{- $_ := set $spec "stateDir" "/var/lib/plainroute" -}}
 {{- $_ := set $spec "bfd" (dict "socket" "/run/plainroute/bfd.sock" "spawn" false) -}}
+{{- if .Values.ipam.enabled -}}
+{{- $_ := set $spec "ipam" (dict "socket" "/run/plainroute/ipam.sock") -}}
+{{- end -}}
 {{- $_ := set $spec "metrics" (dict "listen" .Values.metrics.listen) -}}
 {{- $_ := set $spec "readiness" (dict "established" .Values.readiness.established) -}}
 apiVersion: plainroute.dev/v1alpha1

@@ -1,0 +1,308 @@
+//! The addresses of this node's Pods, where the agent gives them out: the task around [`plainroute_blocks::Ipam`].
+//!
+//! Owner of: the journal, the socket of the CNI plugin, the watches of IPBlocks and all writes to them. Inputs: what the main
+//! task knows ([`Known`]), the plugin's requests, the API server's answers, time. Output: what the node holds
+//! ([`Holdings`]), which the main task plans with. Cancelling it loses nothing: what was answered is in the journal. Where
+//! the journal cannot be written, nothing is given out or taken back until it can be; what is held stays as it is.
+mod journal;
+mod known;
+mod requests;
+mod socket;
+mod store;
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered},
+};
+use jiff::Timestamp;
+use plainroute_blocks::{Answer, Call, Holdings, Input, Ipam, Now, Output, Request, Settings};
+use plainroute_config::Ipam as Config;
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot, watch},
+};
+use tracing::{error, info, warn};
+
+use journal::{JournalError, JournalFile};
+pub(crate) use known::Known;
+use requests::Requests;
+use socket::Asked;
+use store::Store;
+
+use crate::source::kubernetes;
+
+/// How many requests may wait for the task.
+const REQUESTS: usize = 64;
+/// The wait before a journal that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// What does not change while the agent runs.
+pub(crate) struct Setup {
+    pub(crate) node: String,
+    pub(crate) config: Config,
+    pub(crate) state_dir: PathBuf,
+    /// What tells this boot from every other.
+    pub(crate) boot: String,
+    pub(crate) kubernetes: Option<kubernetes::Settings>,
+}
+
+/// A person gives an address back.
+pub(crate) struct Release {
+    pub(crate) address: IpAddr,
+    /// No Pod uses it any more, whatever the records say.
+    pub(crate) confirm: bool,
+    pub(crate) answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// Serves the CNI plugin at the listener of its socket; ends when the main task has.
+pub(crate) async fn run(
+    setup: Setup,
+    listener: UnixListener,
+    mut known: watch::Receiver<Arc<Known>>,
+    mut releases: mpsc::Receiver<Release>,
+    holdings: watch::Sender<Option<Holdings>>,
+) {
+    let (asked_out, mut asked) = mpsc::channel(REQUESTS);
+    tokio::spawn(socket::serve(listener, asked_out));
+    info!(socket = %setup.config.socket.display(), "gives out the addresses of pools with allocation: Block");
+    let mut wait = RETRY;
+    loop {
+        let begun = Instant::now();
+        match serve(&setup, &mut known, &mut asked, &mut releases, &holdings).await {
+            Ok(()) => return,
+            Err(error) => {
+                error!(%error, "no address is given out or taken back until this is mended");
+                wait = if begun.elapsed() > LONGEST_RETRY { RETRY } else { (wait * 2).min(LONGEST_RETRY) };
+                refuse(&mut asked, &mut releases, &error, wait).await;
+            }
+        }
+    }
+}
+
+/// Says for so long why there are no addresses.
+async fn refuse(
+    asked: &mut mpsc::Receiver<Asked>,
+    releases: &mut mpsc::Receiver<Release>,
+    error: &JournalError,
+    wait: Duration,
+) {
+    let told = async {
+        loop {
+            tokio::select! {
+                Some(Asked { reply, .. }) = asked.recv() => drop(reply.send(requests::unavailable(error))),
+                Some(Release { answer, .. }) = releases.recv() => drop(answer.send(Err(error.to_string()))),
+                else => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(wait, told).await;
+}
+
+/// From the journal on, until nobody listens or the journal fails.
+async fn serve(
+    setup: &Setup,
+    known: &mut watch::Receiver<Arc<Known>>,
+    asked: &mut mpsc::Receiver<Asked>,
+    releases: &mut mpsc::Receiver<Release>,
+    holdings: &watch::Sender<Option<Holdings>>,
+) -> Result<(), JournalError> {
+    let mut task = Task::recover(setup, holdings.clone()).await?;
+    task.publish();
+    let mut observe = tokio::time::interval(Duration::from_secs(setup.config.check_seconds.get().into()));
+    // The first look is of what was known before anything was.
+    known.mark_changed();
+    loop {
+        let wake = task.wake_at();
+        tokio::select! {
+            changed = known.changed() => match changed {
+                Ok(()) => {
+                    let known = Arc::clone(&known.borrow_and_update());
+                    task.know(known)?;
+                }
+                Err(_) => return Ok(()),
+            },
+            Some(request) = asked.recv() => task.ask(request)?,
+            Some(release) = releases.recv() => {
+                let input = task.requests.release(release);
+                task.handle(input)?;
+            }
+            Some((call, answer)) = task.answers.next() => task.handle(Input::Answer(call, answer))?,
+            Some(blocks) = task.owned.next() => task.handle(Input::Owned(blocks))?,
+            Some(blocks) = task.lent.next() => task.handle(Input::Asked(blocks))?,
+            _ = observe.tick() => task.observe()?,
+            () = tokio::time::sleep_until(wake.into()) => task.tick()?,
+        }
+    }
+}
+
+struct Task {
+    ipam: Ipam,
+    journal: JournalFile,
+    store: Option<Store>,
+    started: Instant,
+    known: Option<Arc<Known>>,
+    requests: Requests,
+    answers: FuturesUnordered<BoxFuture<'static, (Call, Answer)>>,
+    owned: BoxStream<'static, Vec<plainroute_blocks::BlockObject>>,
+    lent: BoxStream<'static, Vec<plainroute_blocks::BlockObject>>,
+    holdings: watch::Sender<Option<Holdings>>,
+}
+
+impl Task {
+    async fn recover(setup: &Setup, holdings: watch::Sender<Option<Holdings>>) -> Result<Task, JournalError> {
+        let (mut journal, records) = JournalFile::open(&setup.state_dir)?;
+        let store = match &setup.kubernetes {
+            Some(settings) => Some(connect(settings).await),
+            None => None,
+        };
+        let settings =
+            Settings { node: setup.node.clone(), boot: setup.boot.clone(), has_server: store.is_some() };
+        let recovered = Ipam::recover(settings, &records);
+        let (ipam, first) = recovered.map_err(|error| journal.damaged(error))?;
+        journal.append(&first)?;
+        let watched = |fields: String| match &store {
+            Some(store) => store.watch(fields),
+            None => futures::stream::pending().boxed(),
+        };
+        Ok(Task {
+            owned: watched(format!("spec.node={}", setup.node)),
+            lent: watched(format!("spec.lenderNode={}", setup.node)),
+            ipam,
+            journal,
+            store,
+            started: Instant::now(),
+            known: None,
+            requests: Requests::default(),
+            answers: FuturesUnordered::new(),
+            holdings,
+        })
+    }
+
+    fn know(&mut self, known: Arc<Known>) -> Result<(), JournalError> {
+        let before = self.known.replace(Arc::clone(&known));
+        if before.as_ref().is_none_or(|before| before.world != known.world) {
+            self.handle(Input::World(known.world.clone()))?;
+        }
+        if self.store.is_none() && before.is_none_or(|before| before.documents != known.documents) {
+            self.handle(Input::Documents(known.documents.clone()))?;
+        }
+        // Pods that had not been heard of when their addresses were asked for.
+        self.ask_ready()
+    }
+
+    fn ask(&mut self, asked: Asked) -> Result<(), JournalError> {
+        self.requests.take(asked, Instant::now());
+        self.ask_ready()
+    }
+
+    fn ask_ready(&mut self) -> Result<(), JournalError> {
+        let known = self.known.clone().unwrap_or_default();
+        loop {
+            let holdings = self.holdings.borrow().clone().unwrap_or_default();
+            let Some(input) = self.requests.next_input(&known, &holdings, Instant::now()) else { break };
+            self.handle(input)?;
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self) -> Result<(), JournalError> {
+        let Some(known) = &self.known else { return Ok(()) };
+        let observation = known.observe(&self.ipam.holdings());
+        self.handle(Input::Observed(observation))
+    }
+
+    fn tick(&mut self) -> Result<(), JournalError> {
+        self.handle(Input::Timeout)?;
+        self.ask_ready()
+    }
+
+    fn wake_at(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let due = self.ipam.poll_timeout().and_then(|uptime| self.started.checked_add(uptime));
+        [due, self.requests.poll_timeout()].into_iter().flatten().fold(far, Instant::min)
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: Timestamp::now(), uptime: self.started.elapsed() }
+    }
+
+    /// Hands one input to the core and carries out what it says. First what is to be on the disk, then what is planned with,
+    /// then the answers: whoever has an address finds it armed.
+    fn handle(&mut self, input: Input) -> Result<(), JournalError> {
+        let outputs = self.ipam.handle(self.now(), input);
+        let records: Vec<_> = outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Append(record) => Some(record.clone()),
+                _ => None,
+            })
+            .collect();
+        if !records.is_empty() {
+            tokio::task::block_in_place(|| {
+                self.journal.append(&records)?;
+                if self.journal.has_grown() { self.journal.replace(&self.ipam.records()) } else { Ok(()) }
+            })?;
+        }
+        self.publish();
+        for output in outputs {
+            match output {
+                Output::Append(_) => {}
+                Output::Ask(call, request) => self.send(call, request),
+                Output::Reply(ticket, reply) => self.requests.reply(ticket, reply),
+                Output::Event { namespace, name, refusal, .. } => {
+                    warn!(pod = format!("{namespace}/{name}"), reason = refusal.reason(), "{refusal}");
+                }
+                Output::Ledger(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, call: Call, request: Request) {
+        let store = self.store.clone();
+        self.answers.push(Box::pin(async move {
+            let answer = match store {
+                Some(store) => store.ask(request).await,
+                None => Answer::Failed("there is no API server".to_owned()),
+            };
+            (call, answer)
+        }));
+    }
+
+    fn publish(&self) {
+        let holdings = self.ipam.holdings();
+        self.holdings.send_if_modified(|published| {
+            let modified = published.as_ref() != Some(&holdings);
+            if modified {
+                *published = Some(holdings);
+            }
+            modified
+        });
+    }
+}
+
+/// Waits for a configuration with which the API server can be asked.
+async fn connect(settings: &kubernetes::Settings) -> Store {
+    let mut told = BTreeSet::new();
+    loop {
+        match Store::connect(settings).await {
+            Ok(store) => return store,
+            Err(error) => {
+                if told.insert(error.clone()) {
+                    warn!(error, "IPBlocks cannot be asked for");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

@@ -24,7 +24,10 @@ use futures::{
     stream::{BoxStream, FuturesUnordered},
 };
 use jiff::Timestamp;
-use plainroute_blocks::{Answer, Call, Holdings, Input, Ipam, Now, Output, Request, Settings};
+use plainroute_blocks::{
+    Answer, Call, Holdings, Input, Ipam, Kept, Lent, Now, Observation, Output, Record, Request, Settings,
+    Slot,
+};
 use plainroute_config::Ipam as Config;
 use tokio::{
     net::UnixListener,
@@ -45,6 +48,9 @@ const REQUESTS: usize = 64;
 /// The wait before a journal that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// StatefulSets by namespace and name.
+type StatefulSets = BTreeSet<(String, String)>;
 
 /// What does not change while the agent runs.
 pub(crate) struct Setup {
@@ -139,7 +145,8 @@ async fn serve(
             Some((call, answer)) = task.answers.next() => task.handle(Input::Answer(call, answer))?,
             Some(blocks) = task.owned.next() => task.handle(Input::Owned(blocks))?,
             Some(blocks) = task.lent.next() => task.handle(Input::Asked(blocks))?,
-            _ = observe.tick() => task.observe()?,
+            _ = observe.tick() => task.look(),
+            Some(stateful_sets) = task.looks.next() => task.observe(stateful_sets)?,
             () = tokio::time::sleep_until(wake.into()) => task.tick()?,
         }
     }
@@ -153,6 +160,8 @@ struct Task {
     known: Option<Arc<Known>>,
     requests: Requests,
     answers: FuturesUnordered<BoxFuture<'static, (Call, Answer)>>,
+    /// Looks that wait for the API server.
+    looks: FuturesUnordered<BoxFuture<'static, Option<StatefulSets>>>,
     owned: BoxStream<'static, Vec<plainroute_blocks::BlockObject>>,
     lent: BoxStream<'static, Vec<plainroute_blocks::BlockObject>>,
     holdings: watch::Sender<Option<Holdings>>,
@@ -184,6 +193,7 @@ impl Task {
             known: None,
             requests: Requests::default(),
             answers: FuturesUnordered::new(),
+            looks: FuturesUnordered::new(),
             holdings,
         })
     }
@@ -215,10 +225,35 @@ impl Task {
         Ok(())
     }
 
-    fn observe(&mut self) -> Result<(), JournalError> {
+    /// Begins to look at what there is: the StatefulSets for whose Pods addresses are kept are asked for.
+    fn look(&mut self) {
+        let kept = self.stateful_sets();
+        let store = self.store.clone().filter(|_| !kept.is_empty());
+        self.looks.push(Box::pin(async move {
+            match store {
+                Some(store) => store.stateful_sets(kept).await,
+                None => None,
+            }
+        }));
+    }
+
+    fn stateful_sets(&self) -> StatefulSets {
+        let slots = self.ipam.records().into_iter().filter_map(|record| match record {
+            Record::Own(owned) => Some(owned.slots.into_values()),
+            _ => None,
+        });
+        let set = |slot| match slot {
+            Slot::Kept(Kept { namespace, stateful_set, .. }) => Some((namespace, stateful_set)),
+            Slot::Lent(Lent { kept: Some(kept), .. }) => Some((kept.namespace, kept.stateful_set)),
+            Slot::Held(_) | Slot::Lent(_) | Slot::Resting(_) => None,
+        };
+        slots.flatten().filter_map(set).collect()
+    }
+
+    fn observe(&mut self, stateful_sets: Option<StatefulSets>) -> Result<(), JournalError> {
         let Some(known) = &self.known else { return Ok(()) };
         let observation = known.observe(&self.ipam.holdings());
-        self.handle(Input::Observed(observation))
+        self.handle(Input::Observed(Observation { stateful_sets, ..observation }))
     }
 
     fn tick(&mut self) -> Result<(), JournalError> {

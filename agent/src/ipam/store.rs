@@ -1,7 +1,8 @@
 //! IPBlocks at the API server: what the core asks for, and the two watches that show it what others do.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream::BoxStream};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Client,
     api::{
@@ -24,6 +25,7 @@ const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
 /// The API server's IPBlocks.
 #[derive(Clone)]
 pub(super) struct Store {
+    client: Client,
     blocks: Api<DynamicObject>,
     watch_seconds: u32,
 }
@@ -38,8 +40,8 @@ impl Store {
     fn new(client: Client, watch_seconds: u32) -> Store {
         let (group, version) = API_VERSION.split_once('/').unwrap_or(("", API_VERSION));
         let kind = GroupVersionKind::gvk(group, version, Kind::IpBlock.name());
-        let blocks = Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "ipblocks"));
-        Store { blocks, watch_seconds }
+        let blocks = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "ipblocks"));
+        Store { client, blocks, watch_seconds }
     }
 
     /// Carries out one request; there is always an answer.
@@ -49,6 +51,31 @@ impl Store {
             Ok(Err(error)) => judge(error),
             Err(_) => Answer::Failed(format!("no answer within {ANSWER:?}")),
         }
+    }
+
+    /// Which of these StatefulSets, by namespace and name, there are; nothing where one cannot be asked for.
+    pub(super) async fn stateful_sets(
+        self,
+        names: BTreeSet<(String, String)>,
+    ) -> Option<BTreeSet<(String, String)>> {
+        let mut there = BTreeSet::new();
+        for (namespace, name) in names {
+            let sets = Api::<StatefulSet>::namespaced(self.client.clone(), &namespace);
+            match timeout(ANSWER, sets.get_metadata_opt(&name)).await {
+                Ok(Ok(Some(_))) => drop(there.insert((namespace, name))),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    let error = innermost(&error);
+                    warn!(
+                        namespace,
+                        name, error, "a StatefulSet cannot be asked for, so its addresses are kept"
+                    );
+                    return None;
+                }
+                Err(_) => return None,
+            }
+        }
+        Some(there)
     }
 
     async fn answer(&self, request: Request) -> kube::Result<Answer> {
@@ -162,7 +189,7 @@ fn object(name: &str, known: Option<(&str, &str)>, spec: &IpBlockSpec) -> Dynami
 }
 
 fn read_one(object: DynamicObject) -> Answer {
-    read_block(object).map_or_else(Answer::Failed, Answer::Object)
+    read_block(object).map_or_else(Answer::Failed, |block| Answer::Object(Box::new(block)))
 }
 
 fn read_block(mut object: DynamicObject) -> Result<BlockObject, String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ pub struct TestPod {
     annotations: BTreeMap<String, String>,
     addresses: Vec<IpAddr>,
     host_network: bool,
+    owners: Vec<Value>,
 }
 
 impl TestPod {
@@ -33,6 +35,7 @@ impl TestPod {
             annotations: BTreeMap::new(),
             addresses: Vec::new(),
             host_network: false,
+            owners: Vec::new(),
         }
     }
 
@@ -52,6 +55,15 @@ impl TestPod {
         self
     }
 
+    /// Makes it a Pod of this StatefulSet.
+    pub fn of_stateful_set(mut self, set: &StatefulSet) -> Self {
+        let (name, uid) = (&set.metadata.name, &set.metadata.uid);
+        self.owners.push(json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": uid, "controller": true,
+        }));
+        self
+    }
+
     pub fn host_network(mut self) -> Self {
         self.host_network = true;
         self
@@ -66,6 +78,7 @@ impl TestPod {
                 "namespace": self.namespace,
                 "labels": self.labels,
                 "annotations": self.annotations,
+                "ownerReferences": self.owners,
             },
             "spec": {
                 "nodeName": self.node,

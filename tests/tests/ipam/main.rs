@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use plainroute_tests::netns::wait_until_async;
+
 use scene::{Answer, Scene, within};
 
 const POOL: &str = "{ ipRanges: [{ cidr: 10.20.0.0/26 }], blockSize: 28, ipCooldownSeconds: 1, \
@@ -147,4 +149,37 @@ async fn a_fixed_address_is_given_wherever_its_pod_runs_and_to_one_pod_at_a_time
     let refused = scene.add(0, "c3", "stray").await?.err().context("an address of no pool was given out")?;
     ensure!(refused.code == 7 && refused.message.contains("10.99.0.1"), "{refused:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_of_a_stateful_set_keeps_its_address_on_another_node_until_the_set_is_gone() -> Result<()> {
+    let scene = Scene::start(POOL).await?;
+    let set = scene.create_stateful_set("books").await?;
+    let pod = |node| scene.pod("books-0", node).of_stateful_set(&set);
+    scene.api.create_pod(&pod(0)).await?;
+    let address = given(scene.add(0, "c0", "books-0").await?)?;
+    scene.del(0, "c0").await?.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+    scene.api.delete_pod("erp", "books-0").await?;
+    // Nobody else gets it meanwhile, who asks for as many as there are.
+    for number in 0..16 {
+        let name = format!("other-{number}");
+        scene.api.create_pod(&scene.pod(&name, 0)).await?;
+        ensure!(given(scene.add(0, &name, &name).await?)? != address);
+    }
+    scene.api.create_pod(&pod(1)).await?;
+    ensure!(given(scene.add(1, "c1", "books-0").await?)? == address, "another address on another node");
+    scene.deliver(1, "c1", address)?;
+    scene.await_route(&format!("{address}/32"), 1)?;
+    scene.del(1, "c1").await?.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+    scene.api.delete_pod("erp", "books-0").await?;
+    let kept = scene.allocation(address).await?.context("it is not kept")?;
+    ensure!(kept.stateful_set.as_deref() == Some("books"), "{kept:?}");
+    scene.delete_stateful_set("books").await?;
+    wait_until_async("the address to be free", Duration::from_secs(90), async || {
+        match scene.allocation(address).await.map_err(|error| error.to_string())? {
+            None => Ok(()),
+            Some(kept) => Err(format!("{kept:?}")),
+        }
+    })
+    .await
 }

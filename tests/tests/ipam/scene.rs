@@ -8,9 +8,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::api::Api;
 use plainroute_cni::agent::ask;
 use plainroute_cni::protocol::{Attachment, Command, Failure, Pod, Reply, Request};
-use plainroute_config::{IpBlock, IpBlockSpec};
+use plainroute_config::{IpAllocation, IpBlock, IpBlockSpec};
 use plainroute_tests::agent;
 use plainroute_tests::kubelab::objects::TestPod;
 use plainroute_tests::kubelab::{ApiServer, Options, User, rights};
@@ -260,6 +262,36 @@ impl Scene {
         })
     }
 
+    pub(crate) async fn create_stateful_set(&self, name: &str) -> Result<StatefulSet> {
+        let labels = json!({ "set": name });
+        let set = json!({
+            "metadata": { "name": name },
+            "spec": {
+                "serviceName": name, "selector": { "matchLabels": labels },
+                "template": { "metadata": { "labels": labels }, "spec": { "containers": [{ "name": "main", "image": "none.invalid/none" }] } },
+            },
+        });
+        let sets = Api::<StatefulSet>::namespaced(self.api.client(), "erp");
+        Ok(sets.create(&Default::default(), &serde_json::from_value(set)?).await?)
+    }
+
+    pub(crate) async fn delete_stateful_set(&self, name: &str) -> Result<()> {
+        Api::<StatefulSet>::namespaced(self.api.client(), "erp").delete(name, &Default::default()).await?;
+        Ok(())
+    }
+
+    /// What the blocks say of an address.
+    pub(crate) async fn allocation(&self, address: IpAddr) -> Result<Option<IpAllocation>> {
+        let blocks = self.blocks().await?;
+        let IpAddr::V4(wanted) = address else { return Ok(None) };
+        let of = |block: &IpBlockSpec| {
+            let IpAddr::V4(first) = block.cidr.prefix().address() else { return None };
+            let ordinal = u16::try_from(wanted.to_bits().checked_sub(first.to_bits())?).ok()?;
+            block.allocations.iter().find(|one| within(block, address) && one.ordinal == ordinal).cloned()
+        };
+        Ok(blocks.iter().find_map(of))
+    }
+
     pub(crate) async fn blocks(&self) -> Result<Vec<IpBlockSpec>> {
         let list = self.api.custom("IPBlock").list(&Default::default()).await?;
         let block = |object| Ok(serde_json::from_value::<IpBlock>(serde_json::to_value(object)?)?.spec);
@@ -342,6 +374,7 @@ async fn start_api(tor: &Netns) -> Result<ApiServer> {
         { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes"], "verbs": ["list", "watch"] },
         { "apiGroups": ["plainroute.dev"], "resources": ["bgppeers", "bgpadvertisements", "ippools", "egresses"], "verbs": ["list", "watch"] },
         { "apiGroups": ["plainroute.dev"], "resources": ["ipblocks"], "verbs": all },
+        { "apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["get"] },
     ]);
     api.grant(USER, rules, rights::user(USER)).await?;
     Ok(api)
@@ -373,7 +406,7 @@ spec:
   source: {{ kubernetes: {{ kubeconfig: {}, status: false }} }}
   adminSocket: {disk}/agent.sock
   stateDir: {disk}/state
-  ipam: {{ socket: {disk}/ipam.sock }}
+  ipam: {{ socket: {disk}/ipam.sock, checkSeconds: 5 }}
 "#,
         kubeconfig.display()
     )

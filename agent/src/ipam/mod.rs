@@ -74,7 +74,7 @@ pub(crate) struct Release {
 pub(crate) async fn run(
     setup: Setup,
     listener: UnixListener,
-    mut known: watch::Receiver<Arc<Known>>,
+    mut known: watch::Receiver<Option<Arc<Known>>>,
     mut releases: mpsc::Receiver<Release>,
     holdings: watch::Sender<Option<Holdings>>,
 ) {
@@ -117,7 +117,7 @@ async fn refuse(
 /// From the journal on, until nobody listens or the journal fails.
 async fn serve(
     setup: &Setup,
-    known: &mut watch::Receiver<Arc<Known>>,
+    known: &mut watch::Receiver<Option<Arc<Known>>>,
     asked: &mut mpsc::Receiver<Asked>,
     releases: &mut mpsc::Receiver<Release>,
     holdings: &watch::Sender<Option<Holdings>>,
@@ -132,8 +132,11 @@ async fn serve(
         tokio::select! {
             changed = known.changed() => match changed {
                 Ok(()) => {
-                    let known = Arc::clone(&known.borrow_and_update());
-                    task.know(known)?;
+                    let known = known.borrow_and_update().clone();
+                    // Before the sources are in sync it is not known that there are no pools.
+                    if let Some(known) = known {
+                        task.know(known)?;
+                    }
                 }
                 Err(_) => return Ok(()),
             },

@@ -75,6 +75,13 @@ struct Inputs {
     holdings: watch::Receiver<Option<Holdings>>,
 }
 
+/// Who gives addresses out.
+struct Giving {
+    /// What addresses are given out by; nothing before the first snapshot.
+    known: watch::Sender<Option<Arc<Known>>>,
+    releases: mpsc::Sender<Release>,
+}
+
 /// Whom the main task tells.
 struct Outputs {
     speaker: Speaker,
@@ -86,8 +93,8 @@ struct Outputs {
     interfaces: watch::Sender<BTreeSet<String>>,
     /// The BFD sessions that peers need; none before the first plan.
     bfd: watch::Sender<Option<Arc<Sessions>>>,
-    /// What addresses are given out by; none where this node gives none out.
-    ipam: Option<(watch::Sender<Arc<Known>>, mpsc::Sender<Release>)>,
+    /// None where this node gives no addresses out.
+    ipam: Option<Giving>,
 }
 
 /// What the main task owns.
@@ -286,7 +293,7 @@ impl Agent {
 
     /// Hands it on; who gives addresses out answers it.
     fn release(&self, release: Release) {
-        let Some((_, releases)) = &self.outputs.ipam else {
+        let Some(Giving { releases, .. }) = &self.outputs.ipam else {
             let _ =
                 release.answer.send(Err("this agent gives no addresses out (AgentConfig ipam)".to_owned()));
             return;
@@ -425,12 +432,12 @@ impl Agent {
             return false;
         };
         self.drain_as_asked(&snapshot);
-        if let Some((known, _)) = &self.outputs.ipam {
+        if let Some(Giving { known, .. }) = &self.outputs.ipam {
             let next = Known::new(&snapshot, &self.node);
             known.send_if_modified(|known| {
-                let modified = **known != next;
+                let modified = known.as_deref() != Some(&next);
                 if modified {
-                    *known = Arc::new(next);
+                    *known = Some(Arc::new(next));
                 }
                 modified
             });

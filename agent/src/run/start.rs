@@ -24,7 +24,7 @@ use tracing_subscriber::{
 };
 
 use super::{
-    Agent, Inputs, Outputs,
+    Agent, Giving, Inputs, Outputs,
     api_server::{ApiServer, own_namespace},
 };
 use crate::{
@@ -230,7 +230,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
             let listener = private_socket::bind(&ipam.socket)
                 .await
                 .context("the CNI plugin's socket (spec.ipam.socket)")?;
-            let (known, known_in) = watch::channel(Arc::default());
+            let (known, known_in) = watch::channel(None);
             let setup = ipam::Setup {
                 node: node.clone(),
                 config: ipam,
@@ -241,7 +241,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
             let (releases, releases_in) = mpsc::channel(1);
             let giving = ipam::run(setup, listener, known_in, releases_in, holdings_out);
             tokio::spawn(cancel.clone().run_until_cancelled_owned(giving));
-            Some((known, releases))
+            Some(Giving { known, releases })
         }
         None => None,
     };

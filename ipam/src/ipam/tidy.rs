@@ -41,11 +41,10 @@ impl Ipam {
     /// Addresses that have rested are free, and a block without any other is empty.
     fn forget_rest(&mut self) {
         let now = self.now;
-        let pools = self.pools.as_ref();
+        // For how long an address rests is its pool's to say; until the pools are known, all rest.
+        let Some(pools) = self.pools.as_ref() else { return };
         for block in self.blocks.values_mut().filter(|block| block.state == State::Ready) {
-            let cooldown = pools
-                .and_then(|pools| pools.get(&block.pool))
-                .map_or(0, |pool| pool.spec.ip_cooldown_seconds);
+            let cooldown = pools.get(&block.pool).map_or(0, |pool| pool.spec.ip_cooldown_seconds);
             block.slots.retain(|_, slot| match slot {
                 // A clock that was put back must not make it rest for longer than the pool wants.
                 Slot::Resting(since) if *since > now.wall => {

@@ -222,6 +222,8 @@ impl Cluster {
         let (ipam, first) = Ipam::recover(settings(node), &self.journals[node]).expect("its own journal");
         assert_eq!(first, []);
         self.nodes[node] = ipam;
+        // The pools are heard of some time after the start.
+        self.feed(node, Input::Timeout);
         self.feed(node, Input::World(self.world.clone()));
     }
 }

@@ -213,7 +213,8 @@ impl Scene {
                 Ok((format!("{}/32", pod.address), BTreeSet::from([node.2[index].parse()?])))
             });
             let wanted: Table = wanted.collect::<Result<_>>()?;
-            tor.await_learned(Family::V4, &format!("exactly {wanted:?}"), SOON, &|table| *table == wanted)?;
+            tor.await_learned(Family::V4, &format!("exactly {wanted:?}"), SOON, &|table| *table == wanted)
+                .with_context(|| self.last_words())?;
             println!("{what}: {} ms until {} showed it", cause.elapsed().as_millis(), tor.name());
         }
         Ok(())

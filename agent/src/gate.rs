@@ -230,14 +230,16 @@ impl Gate {
     /// the `foreign` addresses has its route, that is the path now, and ours would only cover it.
     fn departing_routes(&self, foreign: &BTreeSet<IpAddr>) -> BTreeMap<RouteKey, Target> {
         let advertised = self.advertised_prefixes();
-        let taken_over = |address: IpAddr| {
-            foreign.contains(&address)
+        let taken_over = |prefix: Prefix| {
+            let address = prefix.address();
+            prefix.is_host()
+                && foreign.contains(&address)
                 && self.installed.delivery.get(&address).is_some_and(Delivery::delivers)
         };
         let held = self.desired.routes.iter().filter(|(key, target)| {
             is_local(target)
                 && (advertised.contains(&key.prefix) || self.withdrawing.contains_key(&key.prefix))
-                && !(matches!(target, Target::Device { .. }) && taken_over(key.prefix.address()))
+                && !taken_over(key.prefix)
         });
         held.map(|(key, target)| (*key, target.clone())).collect()
     }

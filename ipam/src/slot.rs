@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use plainroute_config::IpAllocation;
 use serde::{Deserialize, Serialize};
 
-use crate::Holder;
+use crate::{Attachment, Holder};
 
 /// An address that is not simply free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,11 @@ pub struct Lent {
 }
 
 impl Holder {
+    /// The interface that has the address, as CNI names it.
+    pub fn attachment(&self) -> Attachment {
+        Attachment { container_id: self.container_id.clone(), interface: self.interface.clone() }
+    }
+
     /// For whom the address is kept after this Pod.
     pub(crate) fn kept(&self, since: Timestamp) -> Option<Kept> {
         let (namespace, name) = (self.namespace.clone(), self.name.clone());

@@ -6,7 +6,7 @@ use plainroute_bgp::{
     session::Negotiated,
     wire::{AsPath, NextHop, PathAttributes, Role, SegmentKind},
 };
-use plainroute_config::{Cidr, ObjectKey};
+use plainroute_config::ObjectKey;
 use plainroute_speaker::{
     AdvertisedRoute, Authentication, Listening, Md5Failures, PeerName, PeerStatus, ReceivedRoute,
     StationStatus, TcpAoFailures, TcpAoState,
@@ -337,7 +337,7 @@ pub(super) struct Fate {
 
 impl Fate {
     pub(super) fn of(state: &Published, address: &AddressPlan) -> Fate {
-        let (prefix, wanted) = match address.block.and_then(|cidr| block_of(state, cidr)) {
+        let (prefix, wanted) = match block_of(state, address) {
             Some(block) => (block.cidr.prefix(), &block.advertise),
             None => (Prefix::host(address.address), &address.advertise),
         };
@@ -362,9 +362,9 @@ impl Fate {
     }
 }
 
-/// The block of this node that is this.
-pub(super) fn block_of(state: &Published, cidr: Cidr) -> Option<&BlockPlan> {
-    state.plan.blocks.iter().find(|block| block.cidr == cidr)
+/// The block that is advertised in the address's place.
+pub(super) fn block_of<'a>(state: &'a Published, address: &AddressPlan) -> Option<&'a BlockPlan> {
+    state.plan.blocks.iter().find(|block| Some(block.cidr) == address.block)
 }
 
 /// Whether and how the kernel delivers to an address.

@@ -86,13 +86,13 @@ fn steps(
         "IPPool {pool} holds {} and is bound to namespace {}",
         address.address, pod.namespace
     )));
+    let block = block_of(state, address);
     match &address.refused {
         Some(reason) => {
             steps.push(no(reason.to_string()));
             return steps;
         }
         None => {
-            let block = address.block.and_then(|cidr| block_of(state, cidr));
             let (what, by, to) = match block {
                 Some(block) => (
                     format!("{}, the block of this node that it lies in,", block.cidr),
@@ -117,7 +117,6 @@ fn steps(
     }
     steps.push(Step { ok: fate.delivered, text: format!("the kernel's path: {}", fate.path) });
     if fate.delivered {
-        let block = address.block.and_then(|cidr| block_of(state, cidr));
         let to = block.map_or(&address.advertise, |block| &block.advertise);
         steps.extend(to.keys().map(|name| {
             let peer = peers.iter().find(|peer| peer.name == *name);

@@ -2,6 +2,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,8 @@ use crate::state_file;
 
 /// Below `stateDir`.
 const FILE: &str = "ipam/journal";
+/// It names Pods: nobody's but root's.
+const MODE: u32 = 0o600;
 /// A journal is written anew, shorter, when it has grown by this many octets since it last was.
 const GROWTH: u64 = 1024 * 1024;
 
@@ -63,7 +66,7 @@ impl JournalFile {
             path: path.clone(),
             error: error.to_string(),
         })?;
-        let file = OpenOptions::new().create(true).append(true).mode_private().open(&path).map_err(fail)?;
+        let file = OpenOptions::new().create(true).append(true).mode(MODE).open(&path).map_err(fail)?;
         let length = u64::try_from(whole).unwrap_or(u64::MAX);
         if let Some(line) = torn {
             warn!(path = %path.display(), line, "the last line was not finished before a crash; it is cut");
@@ -100,7 +103,7 @@ impl JournalFile {
         let fail = |error| JournalError::Io { path: self.path.clone(), error };
         let lines: String = records.iter().map(Record::encode).collect();
         let write = |out: &mut File| out.write_all(lines.as_bytes()).and_then(|()| out.sync_all());
-        state_file::replace_with(&self.path, 0o600, write).map_err(fail)?;
+        state_file::replace_with(&self.path, MODE, write).map_err(fail)?;
         sync_directory(&self.path).map_err(fail)?;
         self.file = OpenOptions::new().append(true).open(&self.path).map_err(fail)?;
         self.length = u64::try_from(lines.len()).unwrap_or_default();
@@ -112,17 +115,6 @@ impl JournalFile {
 /// A new name is there after a loss of power only once its directory is on the disk.
 fn sync_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-}
-
-/// It names Pods: nobody's but root's.
-trait Private {
-    fn mode_private(&mut self) -> &mut Self;
-}
-
-impl Private for OpenOptions {
-    fn mode_private(&mut self) -> &mut Self {
-        std::os::unix::fs::OpenOptionsExt::mode(self, 0o600)
-    }
 }
 
 #[cfg(test)]

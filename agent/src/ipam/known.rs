@@ -5,9 +5,9 @@ use std::{
 };
 
 use plainroute_blocks::{Attachment, Holdings, Observation, World};
-use plainroute_config::{Allocation, IpBlockSpec, Namespace, Node, Pod, PoolUsage, annotation};
+use plainroute_config::{IpBlockSpec, Namespace, Node, Pod, annotation};
 
-use crate::{index::Snapshot, source::SourceName};
+use crate::{index::Snapshot, plan::names, source::SourceName};
 
 /// What the main task tells the IPAM's.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,8 +54,7 @@ impl Known {
             (name.clone(), (namespace.labels().clone(), pools))
         };
         let pools = snapshot.pools().map(|(pool, _)| pool);
-        let ours = pools
-            .filter(|pool| pool.spec.usage == PoolUsage::Pod && pool.spec.allocation == Allocation::Block);
+        let ours = pools.filter(|pool| pool.spec.is_in_blocks());
         let world = World {
             pools: ours.cloned().collect(),
             namespaces: names.into_iter().map(namespace).collect(),
@@ -84,8 +83,7 @@ impl Known {
             .map(|(attachment, sandbox)| (attachment.clone(), sandbox.addresses.clone()))
             .collect();
         for (address, holder) in holdings.held.iter() {
-            let (container_id, interface) = (holder.container_id.clone(), holder.interface.clone());
-            let attachment = Attachment { container_id, interface };
+            let attachment = holder.attachment();
             if self.sandboxes.contains_key(&attachment) {
                 continue;
             }
@@ -138,5 +136,5 @@ fn one_a_family(addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
 }
 
 fn list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    names(text).map(str::to_owned).collect()
 }

@@ -101,7 +101,7 @@ impl Requests {
                 // What is of another network is no business of this GC, and may be where this process did not see it made.
                 let of_other =
                     |one: &Attachment| self.networks.get(one).is_none_or(|other| *other != network);
-                let others = holdings.held.values().map(attachment).filter(of_other);
+                let others = holdings.held.values().map(Holder::attachment).filter(of_other);
                 Input::Gc(ticket, valid.chain(others).collect::<BTreeSet<_>>())
             }
             (Command::Status, _) | (Command::Add { .. }, None) => Input::Status(ticket),
@@ -135,7 +135,7 @@ fn judge(command: &Command, known: &Known, holdings: &Holdings, now: Instant, un
         return Fate::Go(None);
     };
     // Who has its addresses already is answered whatever is known by now, such as nothing after a restart.
-    if let Some(holder) = holdings.held.values().find(|holder| self::attachment(holder) == of(attachment)) {
+    if let Some(holder) = holdings.held.values().find(|holder| holder.attachment() == of(attachment)) {
         return Fate::Go(Some(Add {
             attachment: of(attachment),
             namespace: namespace.clone(),
@@ -176,10 +176,6 @@ fn attachment_of(command: &Command) -> Option<&plainroute_cni::protocol::Attachm
         Command::Add { attachment, .. } | Command::Del { attachment, .. } => Some(attachment),
         Command::Check { .. } | Command::Gc { .. } | Command::Status => None,
     }
-}
-
-fn attachment(holder: &Holder) -> Attachment {
-    Attachment { container_id: holder.container_id.clone(), interface: holder.interface.clone() }
 }
 
 fn of(attachment: &plainroute_cni::protocol::Attachment) -> Attachment {

@@ -1,7 +1,7 @@
 //! What is to be said about objects: nothing that stops the rest.
 use std::fmt;
 
-use plainroute_config::{AdvertisementType, Allocation, PoolUsage};
+use plainroute_config::AdvertisementType;
 use serde::{Deserialize, Serialize};
 
 use super::{Local, peer::Peers, pool::Pools};
@@ -70,8 +70,7 @@ pub(super) fn collect(
         say(format!("IPPool/{one}"), "Overlap", message);
     }
     for pool in pools.all() {
-        let in_blocks = pool.spec.usage == PoolUsage::Pod && pool.spec.allocation == Allocation::Block;
-        if in_blocks && local.holdings.is_none() {
+        if pool.spec.is_in_blocks() && local.holdings.is_none() {
             let message = "allocation: Block is checked like External: this agent gives no addresses out (AgentConfig ipam)";
             say(format!("IPPool/{}", pool.name()), "NotSupported", message.to_owned());
         }

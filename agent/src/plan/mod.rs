@@ -27,7 +27,7 @@ pub use condition::Condition;
 pub use peer::{FoundBy, PeerPlan, Remote};
 pub use pod::{AddressPlan, Delivery, InterfaceSource, PodPlan};
 pub use pool::PoolPlan;
-pub(crate) use pool::overlap;
+pub(crate) use pool::{names, overlap};
 pub use reason::Reason;
 
 use crate::{

@@ -145,8 +145,7 @@ impl<'a> Pools<'a> {
             let spec = &entry.pool.spec;
             let bound = namespaces.iter().filter(|(_, labels)| spec.namespace_selector.matches(labels));
             let addresses = pods.iter().flat_map(|pod| &pod.addresses);
-            let in_blocks = spec.usage == PoolUsage::Pod && spec.allocation == Allocation::Block;
-            let owned = holdings.filter(|_| in_blocks).map(|holdings| {
+            let owned = holdings.filter(|_| spec.is_in_blocks()).map(|holdings| {
                 let of_pool = holdings.blocks.values().filter(|block| block.pool == entry.pool.name());
                 of_pool.fold((0, 0), |(blocks, free), block| (blocks + 1, free + block.free))
             });
@@ -198,8 +197,8 @@ impl Entry<'_> {
     }
 }
 
-/// The names in the annotation `plainroute.dev/ippools`.
-fn names(list: &str) -> impl Iterator<Item = &str> {
+/// The names in an annotation such as `plainroute.dev/ippools`.
+pub(crate) fn names(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 

@@ -224,13 +224,7 @@ impl Agent {
                     self.holdings.clone_from(&holdings.borrow_and_update());
                     replan = true;
                 }
-                Some(command) = commands.recv() => match command {
-                    Command::Release { address, confirm, answer } => self.release(Release { address, confirm, answer }),
-                    command => {
-                        let (done, changed) = self.handle_command(command);
-                        (answer, replan) = (Some(done), changed);
-                    }
-                },
+                Some(command) = commands.recv() => (answer, replan) = self.handle_command(command),
                 Some(ticket) = self.flushes.next() => self.gate.handle_flushed(ticket),
                 () = tokio::time::sleep_until(wake.into()) => {
                     replan = self.plan.next_change.is_some_and(|due| due <= jiff::Timestamp::now()) | !self.planned;
@@ -269,13 +263,16 @@ impl Agent {
 
     /// Does what a person asks for. The answer goes out once it is carried out and published.
     /// True beside it where the snapshot is another.
-    fn handle_command(&mut self, command: Command) -> (Answer, bool) {
+    fn handle_command(&mut self, command: Command) -> (Option<Answer>, bool) {
         let (result, answer) = match command {
             Command::Confirm { objects, answer } => {
                 let (result, changed) = self.confirm(objects.as_deref());
-                return ((answer, result), changed);
+                return (Some((answer, result)), changed);
             }
-            Command::Release { answer, .. } => (Ok(()), answer),
+            Command::Release { address, confirm, answer } => {
+                self.release(Release { address, confirm, answer });
+                return (None, false);
+            }
             Command::Drain { wait, answer } => {
                 info!(?wait, "drain: routes are marked with GRACEFUL_SHUTDOWN, then withdrawn");
                 (self.drain.begin(AskedBy::Command, Instant::now(), wait), answer)
@@ -288,7 +285,7 @@ impl Agent {
         self.gate.handle_drain(self.drain.state());
         let state_dir = self.config.state_dir.display().to_string();
         let told = result.map_err(|error| format!("the drain cannot be remembered in {state_dir}: {error}"));
-        ((answer, told), false)
+        (Some((answer, told)), false)
     }
 
     /// Hands it on; who gives addresses out answers it.

@@ -245,6 +245,11 @@ impl IpPoolSpec {
         set
     }
 
+    /// Whether agents give its addresses to Pods, in blocks.
+    pub fn is_in_blocks(&self) -> bool {
+        self.usage == PoolUsage::Pod && self.allocation == Allocation::Block
+    }
+
     /// The prefix length of a block of this family; by default a block has 16 addresses.
     pub fn block_size(&self, family: AfiSafi) -> u8 {
         self.block_size.map_or(family.max_length() - 4, Bounded::get)
@@ -270,7 +275,7 @@ impl Spec for IpPoolSpec {
                 broken.add(format_args!("excluded[{index}]"), format!("{excluded} lies in none of ipRanges"));
             }
         }
-        if self.usage == PoolUsage::Pod && self.allocation == Allocation::Block {
+        if self.is_in_blocks() {
             self.check_block_size(broken);
         }
     }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use plainroute_bgp::{AfiSafi, Prefix};
-use plainroute_config::{AddressSet, Allocation, IpBlockSpec, IpPoolSpec, Labels, PoolUsage};
+use plainroute_config::{AddressSet, IpBlockSpec, IpPoolSpec, Labels};
 
 use crate::{
     Attachment, BlockObject, Call, Carving, Holdings, Input, Now, Output, OwnedBlock, Record, Request, Slot,
@@ -219,8 +219,7 @@ impl Ipam {
             serves_node: spec.node_selector.matches(&world.node_labels),
             spec: spec.clone(),
         };
-        let ours = |spec: &IpPoolSpec| spec.usage == PoolUsage::Pod && spec.allocation == Allocation::Block;
-        let pools = world.pools.iter().filter(|one| ours(&one.spec));
+        let pools = world.pools.iter().filter(|one| one.spec.is_in_blocks());
         self.pools = Some(pools.map(|one| (one.name().to_owned(), pool(&one.spec))).collect());
         self.namespaces = world.namespaces;
     }

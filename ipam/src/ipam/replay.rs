@@ -216,10 +216,7 @@ impl Ipam {
 
 fn attachment_of(slot: &Slot) -> Option<Attachment> {
     match slot {
-        Slot::Held(holder) => {
-            let (container_id, interface) = (holder.container_id.clone(), holder.interface.clone());
-            Some(Attachment { container_id, interface })
-        }
+        Slot::Held(holder) => Some(holder.attachment()),
         Slot::Kept(_) | Slot::Lent(_) | Slot::Resting(_) => None,
     }
 }

@@ -6,10 +6,13 @@ use plainroute_bgp::Prefix;
 use plainroute_config::{AddressSet, IpAllocation, IpBlockSpec};
 
 use crate::{
-    Call, Slot,
+    Call, Holder, Slot,
     carve::{address, number},
     journal::Owned,
 };
+
+/// Between the two looks that end something.
+pub(crate) const APART: Duration = Duration::from_secs(30);
 
 /// How the object of a block stands. What an address is said of in [`Block::slots`] holds in each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +163,34 @@ impl Block {
     /// How many addresses are held, kept or lent.
     pub(crate) fn used(&self) -> usize {
         self.slots.values().filter(|slot| !matches!(slot, Slot::Resting(_))).count()
+    }
+
+    /// Whether a Pod of this node has an address of it, as far as is known.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.slots.values().any(|slot| matches!(slot, Slot::Held(_)))
+    }
+
+    /// Takes what a look at the node saw of a block that the journal does not have: it is not to be used before one did.
+    pub(crate) fn take_look(&mut self, now: Duration, seen: Vec<(IpAddr, Holder)>) {
+        let first = *self.unseen_since.get_or_insert(now);
+        if !seen.is_empty() {
+            self.unseen_since = None;
+        } else if now.saturating_sub(first) >= APART {
+            self.slots.retain(|_, slot| !matches!(slot, Slot::Held(_)));
+            self.proven = true;
+        }
+        // Of a loan only its lender can say whether it was given.
+        if self.lender.is_some() || !matches!(self.state, State::Adopting | State::Verifying) {
+            return;
+        }
+        for (address, holder) in seen {
+            let ordinal = self.ordinal(address);
+            let said = ordinal.and_then(|ordinal| self.slots.get(&ordinal));
+            if !matches!(said, Some(Slot::Held(_) | Slot::Lent(_))) {
+                self.slots.extend(ordinal.map(|ordinal| (ordinal, Slot::Held(holder))));
+            }
+        }
+        self.proven = true;
     }
 
     /// The allocations that its object should have.

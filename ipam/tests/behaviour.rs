@@ -13,6 +13,13 @@ fn small(nodes: usize) -> Cluster {
     Cluster::new(nodes, vec![pool("small", SMALL)])
 }
 
+/// Eight addresses, one block.
+fn one_block(nodes: usize) -> Cluster {
+    let pools =
+        vec![pool("one", r#"{"ipRanges":[{"cidr":"10.20.0.0/29"}],"blockSize":29,"ipCooldownSeconds":1}"#)];
+    Cluster::new(nodes, pools)
+}
+
 fn of_set(container: &str, name: &str) -> Add {
     Add { name: name.to_owned(), stateful_set: Some("books".to_owned()), ..pod("erp", container) }
 }
@@ -250,6 +257,50 @@ fn a_block_of_a_fenced_node_goes_to_the_next_with_a_greater_epoch() {
     // The one that was fenced learns that it has lost the block, and gives nothing of it out.
     cluster.pass(Duration::from_secs(1));
     assert!(cluster.nodes[0].holdings().blocks.values().all(|block| block.lost));
+}
+
+#[test]
+fn a_block_taken_over_without_a_journal_lends_on_what_is_lent_of_it() {
+    let mut cluster = one_block(3);
+    cluster.add(0, pod("erp", "c1")).unwrap();
+    let borrowed = cluster.add(1, pod("erp", "c2")).unwrap()[0];
+    // Node 0 is fenced. Node 2 makes its block anew, knows nothing of the loan, and loses the answer and its journal.
+    cluster.server.hand_over("10-20-0-0-29", "node-2");
+    cluster.lose_journal(2);
+    cluster.pass(Duration::from_secs(5));
+    let early = cluster.add(2, pod("erp", "c3"));
+    assert!(early.is_err(), "{early:?} before anybody looked at what runs there");
+    cluster.look_at(2, "old", &["10.20.0.5".parse().unwrap()]);
+    cluster.pass(Duration::from_secs(2));
+    let given: Vec<_> = (0..6).map(|n| cluster.add(2, pod("erp", &format!("d{n}"))).unwrap()[0]).collect();
+    assert!(!given.contains(&borrowed), "{borrowed} has two holders: {given:?}");
+    assert!(
+        !given.contains(&"10.20.0.5".parse().unwrap()),
+        "the sandbox that ran on has its address no more"
+    );
+    assert!(cluster.add(2, pod("erp", "d6")).is_err());
+    // It comes back to the new owner.
+    cluster.del(1, "c2");
+    cluster.pass(Duration::from_secs(120));
+    assert_eq!(cluster.add(2, pod("erp", "d7")), Ok(vec![borrowed]));
+}
+
+#[test]
+fn what_a_node_without_a_journal_had_borrowed_is_not_given_back_under_its_pod() {
+    let mut cluster = one_block(2);
+    cluster.add(0, pod("erp", "c1")).unwrap();
+    let borrowed = cluster.add(1, pod("erp", "c2")).unwrap()[0];
+    // Its object is behind: it names nobody yet.
+    let name = plainroute_config::IpBlockSpec::name_of(plainroute_bgp::Prefix::host(borrowed));
+    cluster.server.objects.get_mut(&name).unwrap().spec.allocations.clear();
+    cluster.lose_journal(1);
+    cluster.pass(Duration::from_secs(120));
+    assert!(cluster.server.objects.contains_key(&name), "it was given back before anybody looked");
+    cluster.look_at(1, "c2", &[borrowed]);
+    cluster.pass(Duration::from_secs(120));
+    assert!(cluster.nodes[1].holdings().held.contains_key(&borrowed));
+    let given: Vec<_> = (0..6).map(|n| cluster.add(0, pod("erp", &format!("d{n}"))).unwrap()[0]).collect();
+    assert!(!given.contains(&borrowed), "{borrowed} has two holders: {given:?}");
 }
 
 #[test]

@@ -44,6 +44,8 @@ impl Ipam {
         match block.state {
             State::Ready => !block.is_written(),
             State::Lost => false,
+            // What of it is in use is to be seen first.
+            State::Verifying if !block.owned && !block.proven => false,
             State::TakingOver
             | State::Creating
             | State::Unsure

@@ -72,6 +72,10 @@ impl Ipam {
     fn found(&mut self, name: &str, answer: Answer) {
         let node = self.settings.node.clone();
         let intact = self.intact;
+        #[cfg(test)]
+        let unlooked = self.is_broken(crate::sim::Mutant::UseUnproven);
+        #[cfg(not(test))]
+        let unlooked = false;
         let Some(block) = self.blocks.get_mut(name) else { return };
         let bumped = block.state == State::Adopting && !block.version.is_empty();
         match answer {
@@ -102,7 +106,7 @@ impl Ipam {
                         // With its journal whole this node knows that it gave out nothing of it.
                         block.slots.retain(|_, slot| !matches!(slot, Slot::Held(_)));
                     } else {
-                        block.proven = false;
+                        block.proven = unlooked;
                     }
                 }
                 let unused = block.is_transfer() || block.lender.is_some() && intact && !block.owned;

@@ -1,11 +1,8 @@
 //! The end of what Pods hold: by CNI, by a person, or because two looks, some time apart, saw nobody who has it.
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Ipam;
-use crate::{Attachment, Entry, Holder, Observation, Output, Record, Refusal, Slot, Ticket};
-
-/// Between the two looks that end something.
-const APART: Duration = Duration::from_secs(30);
+use crate::{Attachment, Entry, Holder, Observation, Output, Record, Refusal, Slot, Ticket, block::APART};
 
 impl Ipam {
     pub(super) fn del(&mut self, ticket: Ticket, attachment: &Attachment) {
@@ -66,43 +63,49 @@ impl Ipam {
         }
     }
 
-    /// A block that the journal does not know may have addresses in use that its object does not name yet. The sandboxes do.
+    /// A block that the journal does not know may have addresses in use that its object does not name. The sandboxes do.
     fn prove(&mut self, observation: &Observation) {
-        let now = self.now.uptime;
-        for block in self.blocks.values_mut().filter(|block| !block.owned && !block.proven) {
-            let cidr = block.cidr;
-            let in_use =
-                observation.sandboxes.values().flatten().any(|address| cidr.contains_address(*address));
-            let first = *block.unseen_since.get_or_insert(now);
-            if in_use {
-                block.unseen_since = None;
-            } else if now.saturating_sub(first) >= APART {
-                block.slots.retain(|_, slot| !matches!(slot, Slot::Held(_)));
-                block.proven = true;
+        let unproven =
+            self.blocks.iter().filter(|(_, block)| !block.proven || !block.owned && block.is_in_use());
+        let unproven: Vec<_> = unproven.map(|(name, block)| (name.clone(), block.owned)).collect();
+        for (name, owned) in unproven {
+            let seen = self.seen_in(&name, observation);
+            if owned {
+                seen.into_iter().for_each(|(address, holder)| {
+                    self.commit(Record::Hold { addresses: vec![address], holder });
+                });
+                self.blocks.get_mut(&name).into_iter().for_each(|block| block.proven = true);
+            } else if let Some(block) = self.blocks.get_mut(&name) {
+                block.take_look(self.now.uptime, seen);
             }
         }
-        let unproven = self.blocks.iter().filter(|(_, block)| block.owned && !block.proven);
-        let unproven: Vec<_> = unproven.map(|(name, block)| (name.clone(), block.cidr)).collect();
-        for (name, cidr) in unproven {
-            for (attachment, addresses) in &observation.sandboxes {
-                for address in addresses.iter().filter(|address| cidr.contains_address(**address)) {
-                    if matches!(self.owned_block_with_slot(*address), Some(Slot::Held(_))) {
-                        continue;
-                    }
-                    let holder = Holder {
-                        namespace: "unknown".to_owned(),
-                        name: "unknown".to_owned(),
-                        pod_uid: "unknown".to_owned(),
-                        container_id: attachment.container_id.clone(),
-                        interface: attachment.interface.clone(),
-                        stateful_set: None,
-                        since: self.now.wall,
-                    };
-                    self.commit(Record::Hold { addresses: vec![*address], holder });
-                }
+    }
+
+    /// The sandboxes that have addresses of this block, and of no smaller one of this node.
+    fn seen_in(&self, name: &str, observation: &Observation) -> Vec<(IpAddr, Holder)> {
+        let Some(block) = self.blocks.get(name) else { return Vec::new() };
+        let smaller = |address| {
+            let mut others =
+                self.blocks.values().filter(|other| other.cidr != block.cidr && !other.is_transfer());
+            others.any(|other| block.cidr.contains(other.cidr) && other.cidr.contains_address(address))
+        };
+        let mut seen = Vec::new();
+        for (attachment, addresses) in &observation.sandboxes {
+            let of_block = |address: &&IpAddr| block.cidr.contains_address(**address) && !smaller(**address);
+            for address in addresses.iter().filter(of_block) {
+                let holder = Holder {
+                    namespace: "unknown".to_owned(),
+                    name: "unknown".to_owned(),
+                    pod_uid: "unknown".to_owned(),
+                    container_id: attachment.container_id.clone(),
+                    interface: attachment.interface.clone(),
+                    stateful_set: None,
+                    since: self.now.wall,
+                };
+                seen.push((*address, holder));
             }
-            self.blocks.get_mut(&name).into_iter().for_each(|block| block.proven = true);
         }
+        seen
     }
 
     fn look(&mut self, lives: impl Fn(&Attachment) -> bool) {
@@ -110,7 +113,11 @@ impl Ipam {
         let missing: BTreeSet<_> = self.attachments.keys().filter(|one| !lives(one)).cloned().collect();
         self.suspects.retain(|attachment, _| missing.contains(attachment));
         #[cfg(test)]
-        let apart = if self.is_broken(crate::sim::Mutant::FreeAtFirstLook) { Duration::ZERO } else { APART };
+        let apart = if self.is_broken(crate::sim::Mutant::FreeAtFirstLook) {
+            std::time::Duration::ZERO
+        } else {
+            APART
+        };
         #[cfg(not(test))]
         let apart = APART;
         for attachment in missing {

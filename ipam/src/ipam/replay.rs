@@ -169,9 +169,7 @@ impl Ipam {
                 block.slots.retain(|_, slot| matches!(slot, Slot::Held(_)));
             }
             Record::Gone { cidr } => {
-                let held =
-                    self.owned_mut(cidr.prefix())?.slots.values().any(|slot| matches!(slot, Slot::Held(_)));
-                if held {
+                if self.owned_mut(cidr.prefix())?.is_in_use() {
                     return Err(format!("{cidr} goes while addresses of it are held"));
                 }
                 self.blocks.remove(&IpBlockSpec::name_of(cidr.prefix()));

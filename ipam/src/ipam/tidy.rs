@@ -23,7 +23,7 @@ impl Ipam {
         for (name, block) in self.blocks.iter().filter(|(_, block)| block.serves() && block.lender.is_none())
         {
             let stock = stock.entry((block.pool.clone(), block.cidr.family())).or_default();
-            stock.in_use |= block.slots.values().any(|slot| matches!(slot, Slot::Held(_)));
+            stock.in_use |= block.is_in_use();
             let resting = block.slots.len()
                 + self.pencilled.keys().filter(|one| block.ordinal(**one).is_some()).count();
             stock.free += usize::try_from(block.size()).unwrap_or(usize::MAX).saturating_sub(resting);
@@ -75,8 +75,11 @@ impl Ipam {
         };
         let over = |name: &String, block: &Block| match block.state {
             State::Asking => block.proven && !wants(name, block),
-            State::Ready => block.lender.is_some() && block.slots.is_empty() && !wants(name, block),
-            State::Lost => !block.slots.values().any(|slot| matches!(slot, Slot::Held(_))),
+            // What seems to be held by nobody may be a Pod's that only a lost journal knew.
+            State::Ready => {
+                block.lender.is_some() && block.proven && block.slots.is_empty() && !wants(name, block)
+            }
+            State::Lost => block.proven && !block.is_in_use(),
             State::TakingOver
             | State::Creating
             | State::Unsure

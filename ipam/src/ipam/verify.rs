@@ -19,6 +19,10 @@ impl Ipam {
         #[cfg(not(test))]
         let skip = false;
         let Some(block) = self.blocks.get_mut(name) else { return };
+        #[cfg(test)]
+        let skip_loans = self.mutant == Some(crate::sim::Mutant::ForgetLoans);
+        #[cfg(not(test))]
+        let skip_loans = false;
         let there = objects
             .iter()
             .any(|object| object.name == name && object.uid == block.uid && object.spec.node == node);
@@ -32,16 +36,16 @@ impl Ipam {
             if block.owned {
                 return self.not_there(name);
             }
-            if block.proven {
-                block.state = State::Releasing;
-            } else {
-                // Pods may have addresses of it that only the lost journal knew; the other one yields, or these Pods go.
+            if block.is_in_use() {
+                // Pods have addresses of it that only the lost journal knew; the other one yields, or these Pods go.
                 block.retry_at = now + AGAIN;
+            } else {
+                block.state = State::Releasing;
             }
             return;
         }
-        // Of a block that it had before, this node said itself what it lent, or does not know yet what it gave out.
-        if !block.owned && block.proven {
+        // Of a block that it had before, this node said itself what it lent.
+        if !block.owned && !skip_loans {
             objects.iter().for_each(|object| block.honour(object));
         }
         self.commit_own(name);
@@ -62,8 +66,8 @@ impl Block {
         let Some(ordinal) = self.ordinal(cidr.address()) else { return };
         let kept = match self.slots.get(&ordinal) {
             Some(Slot::Lent(lent)) if lent.loan == object.uid => return,
-            Some(Slot::Held(_)) => return,
-            Some(Slot::Kept(kept)) => Some(kept.clone()),
+            // Whoever asked for it was never given it.
+            Some(Slot::Held(_) | Slot::Kept(_)) => return,
             Some(Slot::Lent(lent)) => lent.kept.clone(),
             Some(Slot::Resting(_)) | None => None,
         };

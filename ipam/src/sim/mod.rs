@@ -1,7 +1,7 @@
 //! A deterministic simulation: many nodes with their journals, one API server, a network that delays and loses, and time that
 //! only the simulation moves. A checker that knows what really runs watches every step.
 //!
-//! `cargo test` runs a few seconds' worth. `PLAINROUTE_SIM=1000000 cargo test --release -p plainroute-blocks sim::` runs until that
+//! `cargo test` runs a few seconds' worth. `PLAINROUTE_SIM=1000000 cargo test -p plainroute-blocks no_address_is_held` runs until that
 //! many addresses were given out. `PLAINROUTE_SIM_SEED=N` begins at that seed; with `PLAINROUTE_SIM=1` it runs just that one,
 //! and `PLAINROUTE_SIM_TRACE=10.0.0.5` prints what has to do with a text.
 mod node;
@@ -33,11 +33,15 @@ pub(crate) enum Mutant {
     TrustTheWatch,
     /// A loan that an old view does not show is taken back.
     BelieveTheWatch,
+    /// A block that a lost journal may have known is used before anybody looked at what runs on the node.
+    UseUnproven,
+    /// What was lent of a block before it became this node's is not looked for.
+    ForgetLoans,
     /// Nothing is freed.
     ForgetToFree,
 }
 
-const EVERY: [Mutant; 9] = [
+const EVERY: [Mutant; 11] = [
     Mutant::SkipJournal,
     Mutant::IgnoreVersions,
     Mutant::FreeAtFirstLook,
@@ -46,6 +50,8 @@ const EVERY: [Mutant; 9] = [
     Mutant::ReuseAfterDelete,
     Mutant::TrustTheWatch,
     Mutant::BelieveTheWatch,
+    Mutant::UseUnproven,
+    Mutant::ForgetLoans,
     Mutant::ForgetToFree,
 ];
 

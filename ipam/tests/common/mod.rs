@@ -73,6 +73,14 @@ impl Server {
         }
     }
 
+    /// The block is deleted and made anew by another node, which knows nothing of it.
+    pub(crate) fn hand_over(&mut self, name: &str, node: &str) {
+        let object = self.objects.get_mut(name).expect("the block");
+        object.uid = format!("{}-anew", object.uid);
+        (object.spec.node, object.spec.epoch) = (node.to_owned(), object.spec.epoch + 1);
+        object.spec.allocations.clear();
+    }
+
     fn put(&mut self, object: BlockObject) -> Answer {
         self.objects.insert(object.name.clone(), object.clone());
         Answer::Object(Box::new(object))
@@ -215,6 +223,19 @@ impl Cluster {
         let set = |(namespace, name): &(&str, &str)| ((*namespace).to_owned(), (*name).to_owned());
         let stateful_sets: BTreeSet<_> = sets.iter().map(set).collect();
         self.feed(node, Input::Observed(Observation { sandboxes, stateful_sets: Some(stateful_sets) }));
+    }
+
+    /// Shows a node a sandbox with its addresses, and nothing else.
+    pub(crate) fn look_at(&mut self, node: usize, container: &str, held: &[IpAddr]) {
+        let sandboxes = BTreeMap::from([(attachment(container), held.to_vec())]);
+        self.feed(node, Input::Observed(Observation { sandboxes, stateful_sets: None }));
+    }
+
+    /// The agent of a node starts with an empty disk, though its sandboxes run on.
+    pub(crate) fn lose_journal(&mut self, node: usize) {
+        let (ipam, first) = Ipam::recover(settings(node), &[]).expect("no journal");
+        (self.nodes[node], self.journals[node]) = (ipam, first);
+        self.feed(node, Input::World(self.world.clone()));
     }
 
     /// The agent of a node starts again from its journal.

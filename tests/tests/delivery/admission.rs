@@ -16,7 +16,7 @@ use super::chart::{NAME, NAMESPACE};
 
 const SOON: Duration = Duration::from_secs(60);
 
-fn of(client: &Client, kind: &str, plural: &str) -> Api<DynamicObject> {
+pub(crate) fn of(client: &Client, kind: &str, plural: &str) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("plainroute.dev", "v1alpha1", kind);
     Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, plural))
 }
@@ -25,7 +25,7 @@ fn node_states(client: &Client) -> Api<DynamicObject> {
     of(client, "NodeState", "nodestates")
 }
 
-fn blocks(client: &Client) -> Api<DynamicObject> {
+pub(crate) fn blocks(client: &Client) -> Api<DynamicObject> {
     of(client, "IPBlock", "ipblocks")
 }
 
@@ -46,7 +46,7 @@ fn block_name(first: u8) -> String {
 }
 
 /// Why the policy refuses it.
-fn refusal<T>(answer: Result<T, Error>) -> Result<String> {
+pub(crate) fn refusal<T>(answer: Result<T, Error>) -> Result<String> {
     match answer {
         Ok(_) => bail!("it was allowed"),
         Err(Error::Api(status))
@@ -58,7 +58,7 @@ fn refusal<T>(answer: Result<T, Error>) -> Result<String> {
     }
 }
 
-async fn create(api: &Api<DynamicObject>, object: Value) -> Result<(), Error> {
+pub(crate) async fn create(api: &Api<DynamicObject>, object: Value) -> Result<(), Error> {
     let object = serde_json::from_value(object).expect("an object");
     api.create(&PostParams::default(), &object).await.map(drop)
 }

@@ -9,3 +9,4 @@ mod api;
 mod chart;
 mod grants;
 mod kubectl;
+mod pools;

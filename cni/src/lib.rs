@@ -11,6 +11,7 @@ pub mod error;
 pub mod install;
 pub mod network;
 pub mod plugin;
+pub mod program;
 pub mod protocol;
 pub mod result;
 pub mod version;

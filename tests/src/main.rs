@@ -1,7 +1,7 @@
 //! `plainroute-lab`: builds the labs in network namespaces, checks what they promise, and shows it.
 //!
-//! Called by the name `plainroute` it is the agent and its command line: the nodes of a lab run this very file, so that
-//! what is tested is always what was just built.
+//! Called by the name `plainroute` it is the agent and its command line, by the name `plainroute-ipam` the CNI plugin: the nodes
+//! of a lab run this very file, so that what is tested is always what was just built.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,13 +12,14 @@ use clap::{Parser, Subcommand};
 
 use plainroute_tests::lab::run::run as go_through;
 use plainroute_tests::lab::tell::{Detail, Teller};
-use plainroute_tests::lab::{Expectations, Lab, Lifetime};
+use plainroute_tests::lab::{CNI_PLUGIN, Expectations, Lab, Lifetime};
 
 /// Realises the topologies in `labs/` with network namespaces and this machine's packages. Needs root, no containers.
 #[derive(Debug, Parser)]
 #[command(name = "plainroute-lab")]
 struct Arguments {
-    /// The agent's binary, for nodes of the image `plainroute`. Default: this program, which has the agent in it.
+    /// The agent's binary, for nodes of the image `plainroute`; the CNI plugin is taken from beside it. Default: this program,
+    /// which has both in it.
     #[arg(long, env = "PLAINROUTE", global = true)]
     plainroute: Option<PathBuf>,
     #[command(subcommand)]
@@ -69,11 +70,11 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .next()
-        .is_some_and(|name| Path::new(&name).file_name() == Some("plainroute".as_ref()))
-    {
-        return plainroute_agent::cli::run();
+    let called = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some("plainroute") => return plainroute_agent::cli::run(),
+        Some(CNI_PLUGIN) => return plainroute_cni::program::run(),
+        _ => {}
     }
     match run(Arguments::parse()) {
         Ok(code) => code,

@@ -50,6 +50,11 @@ fn dual_tor_is_as_it_claims() {
 }
 
 #[test]
+fn namespace_pools_is_as_it_claims() {
+    holds("namespace-pools");
+}
+
+#[test]
 fn every_lab_has_its_test_here_and_a_readme() {
     let mut names: Vec<String> = fs::read_dir(labs())
         .unwrap()
@@ -58,7 +63,11 @@ fn every_lab_has_its_test_here_and_a_readme() {
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["dual-tor", "single-tor", "unnumbered"], "a lab without a test above");
+    assert_eq!(
+        names,
+        ["dual-tor", "namespace-pools", "single-tor", "unnumbered"],
+        "a lab without a test above"
+    );
     for name in names {
         for file in ["topology.clab.yml", "expect.yaml", "README.md"] {
             assert!(labs().join(&name).join(file).exists(), "labs/{name} has no {file}");

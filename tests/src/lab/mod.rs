@@ -34,6 +34,9 @@ const STATE_FILE: &str = "lab.json";
 /// The node that stands for the host in topologies with bridges or links to it.
 const HOST: &str = "host";
 
+/// The CNI plugin's name, on a node and beside an agent's binary.
+pub const CNI_PLUGIN: &str = "plainroute-ipam";
+
 /// How long a lab lives.
 #[derive(Clone, Debug)]
 pub enum Lifetime {
@@ -167,6 +170,10 @@ impl Lab {
             if image == Image::Plainroute {
                 ensure!(plainroute.exists(), "node {name}: no binary {}", plainroute.display());
                 binds.push(format!("{} /usr/local/bin/plainroute ro", plainroute.display()));
+                let plugin = cni_plugin(plainroute);
+                if plugin.exists() {
+                    binds.push(format!("{} /usr/local/bin/{CNI_PLUGIN} ro", plugin.display()));
+                }
             }
             starting.push(Node::start(Blueprint {
                 name,
@@ -256,6 +263,15 @@ impl Drop for Lab {
         if self.bound {
             self.remove();
         }
+    }
+}
+
+/// Beside an agent that is only that; any other program has the plugin in it, and is it by that name.
+fn cni_plugin(plainroute: &Path) -> PathBuf {
+    if plainroute.file_name() == Some("plainroute".as_ref()) {
+        plainroute.with_file_name(CNI_PLUGIN)
+    } else {
+        plainroute.to_owned()
     }
 }
 

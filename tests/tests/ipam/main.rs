@@ -3,7 +3,10 @@
 //!
 //! Needs `plainroute` built beside the tests: `cargo build -p plainroute-agent`.
 
+mod checker;
 mod scene;
+mod setup;
+mod storm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

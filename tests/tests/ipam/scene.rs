@@ -1,9 +1,9 @@
-//! The scene: an API server, a ToR (BIRD) and two nodes with agents that give addresses out.
+//! The scene: an API server, a ToR (BIRD) and two nodes or more with agents that give addresses out.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,19 @@ use plainroute_cni::agent::ask;
 use plainroute_cni::protocol::{Attachment, Command, Failure, Pod, Reply, Request};
 use plainroute_config::{IpAllocation, IpBlock, IpBlockSpec};
 use plainroute_tests::agent;
+use plainroute_tests::kubelab::ApiServer;
 use plainroute_tests::kubelab::objects::TestPod;
-use plainroute_tests::kubelab::{ApiServer, Options, User, rights};
 use plainroute_tests::netns::{Daemon, Netns, tail, veth, wait_until, wait_until_async};
 use plainroute_tests::routers::{Bird, Family, Router as _, Table};
 use serde_json::json;
 use tempfile::TempDir;
 
-pub(crate) const NODES: [&str; 2] = ["node-a", "node-b"];
-const ADDRESSES: [&str; 2] = ["172.16.0.1", "172.16.0.2"];
-const TOR: &str = "172.16.0.254";
-const USER: &str = "plainroute-agent";
+use super::setup::{agent_config, start_api, tor_config};
+
+pub(crate) const NODES: [&str; 6] = ["node-a", "node-b", "node-c", "node-d", "node-e", "node-f"];
+pub(crate) const ADDRESSES: [&str; 6] =
+    ["172.16.0.1", "172.16.0.2", "172.16.0.3", "172.16.0.4", "172.16.0.5", "172.16.0.6"];
+pub(crate) const TOR: &str = "172.16.0.254";
 const SOON: Duration = Duration::from_secs(30);
 
 /// What a request comes to: addresses, or why not.
@@ -55,13 +57,17 @@ pub(crate) struct Plugged {
 impl Scene {
     /// Both agents run and their sessions are up; `pool` is the spec of the IPPool `erp`, for the namespace `erp`.
     pub(crate) async fn start(pool: &str) -> Result<Scene> {
+        Scene::start_with(2, &[("erp", pool)]).await
+    }
+
+    /// So many nodes, and for each namespace, labelled `team: NAME`, a pool of its name.
+    pub(crate) async fn start_with(count: usize, pools: &[(&str, &str)]) -> Result<Scene> {
         let tor_ns = Netns::new("tor")?;
         tor_ns.exec("ip link add subnet type bridge")?;
         tor_ns.address("subnet", &format!("{TOR}/24"))?;
         tor_ns.up("subnet")?;
         let api = start_api(&tor_ns).await?;
         api.install_crds().await?;
-        let pool: serde_json::Value = serde_saphyr::from_str(pool)?;
         let kind = |kind: &str, name: &str, spec: serde_json::Value| {
             json!({
                 "apiVersion": "plainroute.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec,
@@ -70,13 +76,15 @@ impl Scene {
         let timers =
             json!({ "connectRetryTimeSeconds": 1, "holdTimeSeconds": 60, "keepAliveTimeSeconds": 20 });
         let peer = json!({ "localASN": 64512, "peerASN": 64600, "peerAddress": TOR, "families": ["ipv4-unicast"], "timers": timers });
-        api.apply(kind("IPPool", "erp", pool)).await?;
+        for (name, pool) in pools {
+            api.apply(kind("IPPool", name, serde_saphyr::from_str(pool)?)).await?;
+            api.create_namespace(name, &[("team", name)]).await?;
+        }
         api.apply(kind("BGPPeer", "tor", peer)).await?;
         api.apply(kind("BGPAdvertisement", "blocks", json!({ "types": ["PodBlock"] }))).await?;
-        api.create_namespace("erp", &[("team", "erp")]).await?;
         let tor = Bird::launch(&tor_ns, &tor_config())?;
         let mut nodes = Vec::new();
-        for (name, address) in NODES.into_iter().zip(ADDRESSES) {
+        for (name, address) in NODES.into_iter().zip(ADDRESSES).take(count) {
             api.create_node(name, &[address.parse()?]).await?;
             let (ns, pods) = (Netns::new(name)?, Netns::new("pods")?);
             veth((&tor_ns, name), (&ns, "eth0"))?;
@@ -87,14 +95,14 @@ impl Scene {
             nodes.push(Node { agent: start_agent(&ns, disk.path())?, ns, pods, disk });
         }
         let scene = Scene { nodes, tor, api, tor_ns };
-        for address in ADDRESSES {
+        for address in ADDRESSES.iter().take(count) {
             let up = scene.tor.await_state(address.parse()?, "established", SOON);
             up.with_context(|| scene.last_words())?;
         }
         Ok(scene)
     }
 
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let log = |node: &Node| tail(&node.agent.log(), 20);
         self.nodes.iter().map(|node| format!("{}:\n{}\n", node.ns.name(), log(node))).collect()
     }
@@ -137,8 +145,13 @@ impl Scene {
         self.ask(node, Command::Del { attachment: attachment(container), netns: None, pod: None }).await
     }
 
+    /// Where the node's agent takes what the plugin asks.
+    pub(crate) fn socket(&self, node: usize) -> PathBuf {
+        self.nodes[node].disk.path().join("ipam.sock")
+    }
+
     async fn ask(&self, node: usize, command: Command) -> Result<Answer> {
-        let socket = self.nodes[node].disk.path().join("ipam.sock");
+        let socket = self.socket(node);
         let request = Request::new("pods", command);
         let reply = tokio::task::spawn_blocking(move || ask(&socket, &request, SOON)).await?;
         match reply {
@@ -239,11 +252,22 @@ impl Scene {
 
     /// SIGKILL, and another process over the same state.
     pub(crate) fn restart_agent(&mut self, node: usize) -> Result<()> {
-        let node = &mut self.nodes[node];
-        node.agent.kill();
-        node.agent = start_agent(&node.ns, node.disk.path())?;
-        let socket = node.disk.path().join("ipam.sock");
+        self.kill_agent(node);
+        self.start_agent(node)?;
+        let socket = self.socket(node);
         wait_until("the CNI socket", SOON, || std::os::unix::net::UnixStream::connect(&socket)).map(drop)
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill_agent(&mut self, node: usize) {
+        self.nodes[node].agent.kill();
+    }
+
+    /// Another process over the same state.
+    pub(crate) fn start_agent(&mut self, node: usize) -> Result<()> {
+        let node = &mut self.nodes[node];
+        node.agent = start_agent(&node.ns, node.disk.path())?;
+        Ok(())
     }
 
     /// Waits until the node's agent has heard of the Pod.
@@ -350,7 +374,7 @@ fn allocated(block: &IpBlockSpec) -> Vec<(String, IpAddr)> {
     .collect()
 }
 
-fn attachment(container: &str) -> Attachment {
+pub(crate) fn attachment(container: &str) -> Attachment {
     Attachment { container_id: container.to_owned(), ifname: "eth0".to_owned() }
 }
 
@@ -358,56 +382,4 @@ fn start_agent(ns: &Netns, disk: &Path) -> Result<Daemon> {
     let (program, config) =
         (agent::program()?.display().to_string(), disk.join("agent.yaml").display().to_string());
     ns.spawn(&[&program, "agent", "--config", &config], &disk.join("agent.log"))
-}
-
-async fn start_api(tor: &Netns) -> Result<ApiServer> {
-    let options = Options {
-        listen: TOR.parse()?,
-        netns: Some(tor.name().to_owned()),
-        users: vec![User { name: USER.into(), groups: Vec::new() }],
-        standby: true,
-        ..Options::default()
-    };
-    let api = ApiServer::start_with(options).await?;
-    let all = ["get", "list", "watch", "create", "update", "delete"];
-    let rules = json!([
-        { "apiGroups": [""], "resources": ["pods", "namespaces", "nodes"], "verbs": ["list", "watch"] },
-        { "apiGroups": ["plainroute.dev"], "resources": ["bgppeers", "bgpadvertisements", "ippools", "egresses"], "verbs": ["list", "watch"] },
-        { "apiGroups": ["plainroute.dev"], "resources": ["ipblocks"], "verbs": all },
-        { "apiGroups": ["apps"], "resources": ["statefulsets"], "verbs": ["get"] },
-    ]);
-    api.grant(USER, rules, rights::user(USER)).await?;
-    Ok(api)
-}
-
-fn tor_config() -> String {
-    let peer = |(name, address): (&str, &str)| {
-        format!(
-            "protocol bgp {} {{\n    local {TOR} as 64600; neighbor {address} as 64512; passive;\n    \
-             graceful restart aware;\n    ipv4 {{ import all; export none; }};\n}}\n",
-            name.replace('-', "_")
-        )
-    };
-    let peers: String = NODES.into_iter().zip(ADDRESSES).map(peer).collect();
-    format!(
-        "router id {TOR};\nlog stderr all;\nprotocol device {{}}\nprotocol kernel {{ ipv4 {{ import none; export all; }}; }}\n{peers}"
-    )
-}
-
-fn agent_config(node: &str, disk: &Path, api: &ApiServer) -> String {
-    let (disk, kubeconfig) = (disk.display(), api.kubeconfig_of(USER));
-    format!(
-        r#"
-apiVersion: plainroute.dev/v1alpha1
-kind: AgentConfig
-metadata: {{ name: default }}
-spec:
-  nodeName: {node}
-  source: {{ kubernetes: {{ kubeconfig: {}, status: false }} }}
-  adminSocket: {disk}/agent.sock
-  stateDir: {disk}/state
-  ipam: {{ socket: {disk}/ipam.sock, checkSeconds: 5 }}
-"#,
-        kubeconfig.display()
-    )
 }

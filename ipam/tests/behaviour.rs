@@ -332,6 +332,11 @@ fn blocks_of_files_need_no_server() {
     (cluster.nodes[0], _) = Ipam::recover(settings(), &cluster.journals[0]).unwrap();
     cluster.feed(0, Input::World(cluster.world.clone()));
     assert_eq!(cluster.add(0, pod("erp", "c2")), addresses(&["10.20.0.9"]));
+    // What is kept for a Pod of a StatefulSet is kept here or nowhere.
+    assert_eq!(cluster.add(0, of_set("c4", "books-0")), addresses(&["10.20.0.10"]));
+    cluster.del(0, "c4");
+    assert_eq!(cluster.add(0, of_set("c5", "books-0")), addresses(&["10.20.0.10"]));
+    cluster.del(0, "c5");
     cluster.feed(0, Input::Documents(Vec::new()));
     assert!(cluster.add(0, pod("erp", "c3")).is_err(), "its document is gone");
     assert_eq!(cluster.nodes[0].holdings().held.len(), 2, "what is held stays");

@@ -203,11 +203,16 @@ impl Task {
 
     fn know(&mut self, known: Arc<Known>) -> Result<(), JournalError> {
         let before = self.known.replace(Arc::clone(&known));
+        let first = before.is_none();
         if before.as_ref().is_none_or(|before| before.world != known.world) {
             self.handle(Input::World(known.world.clone()))?;
         }
         if self.store.is_none() && before.is_none_or(|before| before.documents != known.documents) {
             self.handle(Input::Documents(known.documents.clone()))?;
+        }
+        // What runs here tells what an earlier agent did not write down; until it is seen nothing is given out of such a block.
+        if first {
+            self.observe(None)?;
         }
         // Pods that had not been heard of when their addresses were asked for.
         self.ask_ready()

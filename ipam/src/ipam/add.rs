@@ -139,7 +139,7 @@ impl Ipam {
             if pools.is_empty() {
                 continue;
             }
-            let sticky = fixed.is_none() && add.stateful_set.is_some() && self.settings.has_server;
+            let sticky = fixed.is_none() && add.stateful_set.is_some();
             wants.push(Want {
                 family,
                 look_up: if sticky { pools.iter().cloned().collect() } else { VecDeque::new() },

@@ -46,6 +46,11 @@ impl Ipam {
             self.want_mut(ticket, index).into_iter().for_each(|want| want.fixed = Some(address));
             return self.advance_fixed(ticket, index, address);
         }
+        if !self.settings.has_server {
+            // Nobody else is known who could keep one.
+            self.want_mut(ticket, index).into_iter().for_each(|want| want.look_up.clear());
+            return self.advance_want(ticket, index);
+        }
         self.read(ticket, index, Request::OfPool(pool), Purpose::LookUp(ticket, index))
     }
 

@@ -431,9 +431,11 @@ impl Index {
 
     /// Everything that is known, or nothing while a source has not delivered its first complete set.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        self.awaited
-            .is_empty()
-            .then(|| Snapshot { slots: Arc::clone(&self.slots), host_links: Arc::clone(&self.host_links) })
+        self.awaited.is_empty().then(|| Snapshot {
+            slots: Arc::clone(&self.slots),
+            host_links: Arc::clone(&self.host_links),
+            pool_notes: Arc::default(),
+        })
     }
 
     /// Another number whenever another object, or another form of one, is known of the API server.

@@ -7,13 +7,18 @@ use plainroute_config::{
 };
 
 use super::Slot;
-use crate::source::{HostLink, SourceName};
+use crate::{
+    ipam::PoolNotes,
+    source::{HostLink, SourceName},
+};
 
 /// A complete and consistent view of all objects. Cheap to take, immutable.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     pub(super) slots: Arc<BTreeMap<ObjectKey, Slot>>,
     pub(super) host_links: Arc<Vec<HostLink>>,
+    /// What is to be said of pools that are not in force as they are declared.
+    pub(crate) pool_notes: Arc<PoolNotes>,
 }
 
 /// One accessor a kind: the objects in the order of their names, each with the source that it was taken from.
@@ -73,6 +78,13 @@ impl Snapshot {
     fn lookup(&self, kind: Kind, name: &str) -> Option<&Object> {
         let key = ObjectKey { kind, namespace: None, name: name.to_owned() };
         self.slots.get(&key).and_then(Slot::effective).map(|(object, _)| object)
+    }
+
+    /// With this object in place of what is declared by its name.
+    pub(crate) fn replace(&mut self, object: Object) {
+        let slot = Arc::make_mut(&mut self.slots).entry(object.key()).or_default();
+        let source = slot.effective().map_or(SourceName::Files, |(_, source)| source);
+        *slot.side_mut(source) = Some(Arc::new(object));
     }
 
     /// Names that both a file and the API server know; the file's is the one in force.

@@ -7,6 +7,7 @@ use std::{
 use plainroute_blocks::{Attachment, Holdings, Observation, World};
 use plainroute_config::{IpBlockSpec, Namespace, Node, Pod, annotation};
 
+use super::PoolNotes;
 use crate::{index::Snapshot, plan::names, source::SourceName};
 
 /// What the main task tells the IPAM's.
@@ -38,7 +39,8 @@ struct Sandbox {
 }
 
 impl Known {
-    pub(crate) fn new(snapshot: &Snapshot, node: &str) -> Known {
+    /// By what is declared. The pools that the notes refuse give no addresses out.
+    pub(crate) fn new(snapshot: &Snapshot, notes: &PoolNotes, node: &str) -> Known {
         let here = |pod: &&Pod| pod.node_name.as_deref() == Some(node) && !pod.host_network;
         let pods: BTreeMap<_, _> = snapshot
             .pods()
@@ -54,7 +56,7 @@ impl Known {
             (name.clone(), (namespace.labels().clone(), pools))
         };
         let pools = snapshot.pools().map(|(pool, _)| pool);
-        let ours = pools.filter(|pool| pool.spec.is_in_blocks());
+        let ours = pools.filter(|pool| pool.spec.is_in_blocks() && !notes.refused.contains_key(pool.name()));
         let world = World {
             pools: ours.cloned().collect(),
             namespaces: names.into_iter().map(namespace).collect(),

@@ -4,6 +4,7 @@
 //! task knows ([`Known`]), the plugin's requests, the API server's answers, time. Output: what the node holds
 //! ([`Holdings`]), which the main task plans with. Cancelling it loses nothing: what was answered is in the journal. Where
 //! the journal cannot be written, nothing is given out or taken back until it can be; what is held stays as it is.
+mod in_force;
 mod journal;
 mod known;
 mod requests;
@@ -35,6 +36,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub(crate) use in_force::{PoolNotes, PoolsInForce};
 use journal::{JournalError, JournalFile};
 pub(crate) use known::Known;
 use requests::Requests;

@@ -69,6 +69,12 @@ pub(super) fn collect(
             format!("shares addresses with IPPool {other}; the first by name that admits a Pod is taken");
         say(format!("IPPool/{one}"), "Overlap", message);
     }
+    for (pool, why) in &snapshot.pool_notes.in_use {
+        say(format!("IPPool/{pool}"), "InUse", why.clone());
+    }
+    for (pool, why) in &snapshot.pool_notes.refused {
+        say(format!("IPPool/{pool}"), "Refused", why.clone());
+    }
     for pool in pools.all() {
         if pool.spec.is_in_blocks() && local.holdings.is_none() {
             let message = "allocation: Block is checked like External: this agent gives no addresses out (AgentConfig ipam)";

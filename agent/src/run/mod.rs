@@ -41,7 +41,7 @@ use crate::{
     flaps::Flaps,
     gate::{Announcement, Gate},
     index::{Index, Moment, Snapshot},
-    ipam::{Known, Release},
+    ipam::{Known, PoolsInForce, Release},
     neighbours::HeardBy,
     peering,
     plan::{Local, Plan, plan},
@@ -124,6 +124,8 @@ struct Agent {
     flaps: Flaps,
     /// What this node holds of pools that it gives out itself; none where it does not.
     holdings: Option<Holdings>,
+    /// Which definitions of them are in force.
+    pools: PoolsInForce,
     monitoring: Monitoring,
     discovery: Discovery,
     /// Which routers were heard where.
@@ -149,6 +151,7 @@ impl Agent {
             drain,
             flaps: Flaps::default(),
             holdings: None,
+            pools: PoolsInForce::open(&config.state_dir),
             monitoring: Monitoring::new(&node),
             discovery,
             heard: Arc::default(),
@@ -425,12 +428,14 @@ impl Agent {
     /// True where the plan is another.
     async fn plan_once(&mut self) -> bool {
         // Without the kernel's first dump neither the router ID nor what an earlier process left is known.
-        let (Some(snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else {
+        let (Some(mut snapshot), true) = (self.index.snapshot(), self.gate.installed().synced) else {
             return false;
         };
         self.drain_as_asked(&snapshot);
         if let Some(Giving { known, .. }) = &self.outputs.ipam {
-            let next = Known::new(&snapshot, &self.node);
+            let declared = snapshot;
+            snapshot = self.pools.judge(&declared, self.holdings.as_ref());
+            let next = Known::new(&declared, &snapshot.pool_notes, &self.node);
             known.send_if_modified(|known| {
                 let modified = known.as_deref() != Some(&next);
                 if modified {

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use plainroute_bgp::AfiSafi;
+use plainroute_bgp::{AfiSafi, Prefix};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +138,12 @@ impl From<IpRange> for WrittenRange {
                 WrittenRange { cidr: None, start: Some(first), end: Some(last) }
             }
         }
+    }
+}
+
+impl From<Prefix> for IpRange {
+    fn from(prefix: Prefix) -> Self {
+        IpRange { form: RangeForm::Cidr(prefix.into()) }
     }
 }
 

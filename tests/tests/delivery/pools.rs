@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use plainroute_tests::kubelab::ApiServer;
 use plainroute_tests::netns::wait_until_async;
 use serde_json::{Value, json};
@@ -196,18 +196,18 @@ async fn a_pool_is_not_edited_or_deleted_under_its_users() -> Result<()> {
 
     // A block with all its 4096 addresses held, of a pool of many ranges: neither the rules nor the message cost too much.
     let ranges: Vec<Value> = (0..64)
-        .map(|n| json!({ "start": format!("fd00:{n}::1:0"), "end": format!("fd00:{n}::2:0") }))
+        .map(|n| json!({ "start": format!("fd01:{n}::1:0"), "end": format!("fd01:{n}::2:0") }))
         .collect();
     create(&pools(&client), pool("large", json!({ "ipRanges": ranges, "blockSize": 116 }))).await?;
     let held: Vec<Value> = (0_u16..4096).map(|n| pod(n, &format!("app-{n}"))).collect();
-    let name = "fd00-0063-0000-0000-0000-0000-0001-0000-116";
-    create(&blocks(&client), block(name, "fd00:63::1:0/116", "fd00:63::1:0/116", "large", json!(held)))
+    let name = "fd01-0063-0000-0000-0000-0000-0001-0000-116";
+    create(&blocks(&client), block(name, "fd01:63::1:0/116", "fd01:63::1:0/116", "large", json!(held)))
         .await?;
     let fewer = json!({ "ipRanges": &ranges[..63] });
     wait_until_async("a large block to be defended", SOON, async || {
         let said =
             refusal(edit(&client, "large", fewer.clone()).await).map_err(|error| format!("{error:#}"))?;
-        let (who, many) = ("(erp/app-0: fd00:63::1:0, erp/app-1: fd00:63::1:1, ", "..., 4096 in all)");
+        let (who, many) = ("(erp/app-0: fd01:63::1:0, erp/app-1: fd01:63::1:1, ", "..., 4096 in all)");
         if said.contains(who) && said.contains(many) { Ok(()) } else { Err(said) }
     })
     .await?;
@@ -219,6 +219,78 @@ async fn a_pool_is_not_edited_or_deleted_under_its_users() -> Result<()> {
     bindings.delete(&format!("{NAME}-pools-in-use"), &DeleteParams::default()).await?;
     wait_until_async("the policy to be gone", SOON, async || {
         edit(&client, "erp", json!({ "ipRanges": [second] })).await.map_err(|error| error.to_string())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_pools_do_not_share_addresses() -> Result<()> {
+    let api = ApiServer::start().await?;
+    install(&api, VALUES).await?;
+    let client = api.client();
+    let v4 = json!([{ "cidr": "10.20.0.0/24" }, { "start": "10.21.0.10", "end": "10.21.0.50" }]);
+    let spec = json!({ "ipRanges": v4, "excluded": ["10.20.0.128/25", "10.20.0.5"] });
+    create(&pools(&client), pool("erp", spec)).await?;
+    let spec =
+        json!({ "ipRanges": [{ "cidr": "fd00:20::/64" }, { "start": "fd00:21::a", "end": "fd00:21::1:0" }] });
+    create(&pools(&client), pool("v6", spec)).await?;
+    let external = json!({ "ipRanges": v4, "allocation": "External" });
+    let attempt = async |spec: Value| {
+        let parameters = PostParams { dry_run: true, ..PostParams::default() };
+        let object = serde_json::from_value(pool("new", spec)).expect("a pool");
+        pools(&client).create(&parameters, &object).await.map(drop)
+    };
+    let cidr = |cidr: &str| json!({ "ipRanges": [{ "cidr": cidr }] });
+    let range = |start: &str, end: &str| json!({ "ipRanges": [{ "start": start, "end": end }] });
+    let told = async |spec: Value| match attempt(spec).await {
+        Err(kube::Error::Api(status)) if status.message.contains("ValidatingAdmissionPolicy") => {
+            Ok(status.message.clone())
+        }
+        answer => Err(format!("{answer:?}")),
+    };
+    wait_until_async("the policy to be enforced", SOON, async || told(cidr("10.20.0.0/24")).await.map(drop))
+        .await?;
+    for (spec, with) in [
+        (cidr("10.20.0.64/26"), "erp: 10.20.0.64/26"),
+        (cidr("10.0.0.0/8"), "erp: 10.0.0.0/8"),
+        (cidr("10.21.0.32/28"), "erp: 10.21.0.32/28"),
+        (range("10.19.0.0", "10.20.0.0"), "erp: 10.19.0.0-10.20.0.0"),
+        (range("10.20.0.90", "10.20.3.0"), "erp: 10.20.0.90-10.20.3.0"),
+        (range("10.21.0.50", "10.21.0.60"), "erp: 10.21.0.50-10.21.0.60"),
+        (range("10.21.0.1", "10.21.0.10"), "erp: 10.21.0.1-10.21.0.10"),
+        (range("10.21.0.20", "10.21.0.30"), "erp: 10.21.0.20-10.21.0.30"),
+        (cidr("fd00:20::ff00/120"), "v6: fd00:20::ff00/120"),
+        (range("fd00:21::1", "fd00:22::"), "v6: fd00:21::1-fd00:22::"),
+        (range("fd00:21::ffff", "fd00:21::2:0"), "v6: fd00:21::ffff-fd00:21::2:0"),
+    ] {
+        let said = told(spec.clone()).await.map_err(|error| anyhow::anyhow!("{spec}: {error}"))?;
+        ensure!(said.contains(&format!("IPPool new shares addresses with IPPool {with}")), "{spec}: {said}");
+    }
+    for spec in [
+        external,
+        cidr("10.20.1.0/24"),
+        // What is excluded there, and what is here.
+        cidr("10.20.0.192/26"),
+        cidr("10.20.0.5/32"),
+        json!({ "ipRanges": [{ "cidr": "10.20.0.0/16" }], "excluded": ["10.20.0.0/24"] }),
+        range("10.21.0.51", "10.21.255.0"),
+        range("10.21.0.0", "10.21.0.9"),
+        range("fd00:21::", "fd00:21::9"),
+        range("fd00:21::1:1", "fd00:21::1:2"),
+    ] {
+        attempt(spec.clone()).await.with_context(|| format!("{spec}"))?;
+    }
+    // By an edit as well; one that leaves the addresses alone is not about this.
+    let said = edit(&client, "v6", json!({ "ipRanges": [{ "cidr": "10.20.0.0/26" }] })).await;
+    let said = said.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(said.contains("IPPool v6 shares addresses with IPPool erp: 10.20.0.0/26"), "{said}");
+    edit(&client, "v6", json!({ "ipCooldownSeconds": 5 })).await?;
+
+    // Negative control: it is the policy that refuses.
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
+    bindings.delete(&format!("{NAME}-pools-apart"), &DeleteParams::default()).await?;
+    wait_until_async("the policy to be gone", SOON, async || {
+        attempt(cidr("10.20.0.0/24")).await.map_err(|error| error.to_string())
     })
     .await
 }

@@ -118,7 +118,7 @@ impl<'a> Judged<'a> {
         };
         match read(kind, object) {
             Ok(unsupported) => seen.said.push(match unsupported {
-                None => ("Accepted", true, "Valid", "it is understood".to_owned()),
+                None => self.in_force(kind, &seen.name),
                 Some(what) => ("Accepted", kind != Kind::Egress, "NotSupported", what),
             }),
             Err(why) => {
@@ -137,6 +137,15 @@ impl<'a> Judged<'a> {
             self.judge_peer(&mut seen);
         }
         self.objects.push(seen);
+    }
+
+    /// What is understood is accepted, unless a node must go on with what was before it.
+    fn in_force(&self, kind: Kind, name: &str) -> Said {
+        let by_nodes = |reason| Some((reason, self.totals.says(kind, name, reason)?));
+        match ["InUse", "Refused"].into_iter().find_map(by_nodes) {
+            Some((reason, why)) => ("Accepted", false, reason, why),
+            None => ("Accepted", true, "Valid", "it is understood".to_owned()),
+        }
     }
 
     fn judge_peer(&self, seen: &mut Seen) {

@@ -137,6 +137,21 @@ fn only_a_turn_is_told() {
 }
 
 #[test]
+fn a_pool_that_a_node_cannot_take_as_it_is_is_not_accepted() {
+    for said in ["InUse", "Refused"] {
+        let totals = totals(&[node(&[], &[("IPPool", "one", said)])]);
+        let told = changes(
+            &totals,
+            Kind::IpPool,
+            &[pool("one", "10.20.0.0/24"), pool("two", "10.30.0.0/24")],
+            time(0),
+        );
+        let reasons: Vec<_> = told.iter().map(|(_, status)| reason(status, "Accepted")).collect();
+        assert_eq!(reasons, [format!("False {said}"), "True Valid".to_owned()]);
+    }
+}
+
+#[test]
 fn pools_that_share_addresses_both_say_so() {
     let pools = [pool("one", "10.20.0.0/24"), pool("two", "10.20.0.128/25"), pool("far", "10.30.0.0/16")];
     let told = changes(&Totals::default(), Kind::IpPool, &pools, time(0));
@@ -199,7 +214,7 @@ fn a_lease_is_taken_only_when_its_holder_is_silent() {
 #[test]
 fn each_condition_is_documented() {
     let objects = |kind: Kind, object: &dyn Fn(&str) -> Value| {
-        let says = ["MissingSecret", "Shadowed", "NotInForce", "Unreadable"];
+        let says = ["MissingSecret", "Shadowed", "NotInForce", "Unreadable", "InUse", "Refused"];
         let mut told: BTreeSet<(String, String, String)> = BTreeSet::new();
         for reason in says.iter().copied().chain([""]) {
             for states in [&["Established"][..], &["Idle"], &[]] {

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::Options;
+use super::{Options, PodAddresses};
 
 /// Where Debian's containernetworking-plugins are.
-const PLUGINS: &str = "/usr/lib/cni";
+pub(super) const PLUGINS: &str = "/usr/lib/cni";
 
-pub(super) fn containerd(cni: &Path, pause_image: &str) -> String {
+pub(super) fn containerd(plugins: &str, cni: &Path, pause_image: &str) -> String {
     let cni = cni.display();
     format!(
         r#"version = 2
@@ -23,7 +23,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   # A machine that is itself a container may not lower what it has.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{PLUGINS}"
+    bin_dir = "{plugins}"
     conf_dir = "{cni}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -33,17 +33,19 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
     )
 }
 
-/// A veth pair and a host route for each Pod, its address from the node's own range.
+/// A veth pair and a host route for each Pod.
 pub(super) fn cni(options: &Options<'_>) -> Value {
-    let ranges: Vec<Value> = options.pod_ranges.iter().map(|range| json!([{ "subnet": range }])).collect();
+    let ipam = match options.pod_addresses {
+        PodAddresses::Ranges(ranges) => {
+            let ranges: Vec<Value> = ranges.iter().map(|range| json!([{ "subnet": range }])).collect();
+            json!({ "type": "host-local", "ranges": ranges, "routes": [{ "dst": "0.0.0.0/0" }] })
+        }
+        PodAddresses::Agent => json!({ "type": "plainroute-ipam" }),
+    };
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",
-        "plugins": [{
-            "type": "ptp",
-            "ipMasq": false,
-            "ipam": { "type": "host-local", "ranges": ranges, "routes": [{ "dst": "0.0.0.0/0" }] },
-        }],
+        "plugins": [{ "type": "ptp", "ipMasq": false, "ipam": ipam }],
     })
 }
 

@@ -33,8 +33,8 @@ pub struct Options<'a> {
     pub name: &'a str,
     /// Its `InternalIP`, which its namespace must have.
     pub address: &'a str,
-    /// Where Pods get their addresses from, a prefix for each family.
-    pub pod_ranges: &'a [&'a str],
+    /// Where Pods get their addresses from.
+    pub pod_addresses: PodAddresses<'a>,
     /// How the kubelet logs in: as `system:node:NAME` of the group `system:nodes`.
     pub kubeconfig: &'a Path,
     /// Archives of the images that it has from the start.
@@ -42,6 +42,18 @@ pub struct Options<'a> {
     /// Which of them is the sandbox of each Pod.
     pub pause_image: &'a str,
 }
+
+/// What gives Pods their addresses, below the plugin `ptp`.
+#[derive(Clone, Copy, Debug)]
+pub enum PodAddresses<'a> {
+    /// `host-local`: a range of the node's own for each family.
+    Ranges(&'a [&'a str]),
+    /// `plainroute-ipam`, which is put into [`CNI_BIN`] by whoever brings it.
+    Agent,
+}
+
+/// Where a node has its CNI plugins, if the agent gives addresses out: a directory of its own, to which more can be added.
+pub const CNI_BIN: &str = "/var/lib/cni/bin";
 
 /// A running node. Dropping it ends everything on it.
 #[derive(Debug)]
@@ -66,7 +78,18 @@ impl KubeNode {
         disk.write("cgroups", &groups)?;
         disk.write("images", &images)?;
         disk.write("node.sh", SCRIPT)?;
-        disk.write("containerd.toml", &config::containerd(&disk.path("cni"), options.pause_image))?;
+        let plugins = match options.pod_addresses {
+            PodAddresses::Ranges(_) => config::PLUGINS,
+            PodAddresses::Agent => {
+                let directory = disk.path("lib/cni/bin");
+                fs::create_dir_all(&directory)?;
+                for plugin in ["ptp", "loopback"] {
+                    fs::copy(Path::new(config::PLUGINS).join(plugin), directory.join(plugin))?;
+                }
+                CNI_BIN
+            }
+        };
+        disk.write("containerd.toml", &config::containerd(plugins, &disk.path("cni"), options.pause_image))?;
         disk.write("cni/pods.conflist", &config::cni(options).to_string())?;
         disk.write("kubelet.json", &config::kubelet().to_string())?;
         let text = |path: PathBuf| path.display().to_string();

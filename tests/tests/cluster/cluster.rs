@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
@@ -21,6 +21,7 @@ use super::scene::{self, NODES, OUTSIDE_HOST, Scene};
 /// A Pod that runs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Running {
+    pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) node: String,
@@ -135,9 +136,9 @@ impl Scene {
         serde_json::from_slice(&output.stdout).with_context(|| format!("{}: {argv:?}: {said}", agent.name))
     }
 
-    /// A Deployment of Pods that do nothing but have an address.
-    pub(crate) async fn deploy(&self, namespace: &str, name: &str, replicas: u32) -> Result<()> {
-        let manifest = manifests::deployment(name, replicas);
+    /// A Deployment of Pods that do nothing but have an address, and take so many seconds to end.
+    pub(crate) async fn deploy(&self, namespace: &str, name: &str, replicas: u32, grace: u32) -> Result<()> {
+        let manifest = manifests::deployment(name, replicas, grace);
         self.api.create::<Deployment>(self.of(namespace), manifest).await?;
         self.await_available(namespace, name, replicas).await
     }
@@ -149,6 +150,34 @@ impl Scene {
         self.await_available(NAMESPACE, name, replicas).await
     }
 
+    /// A StatefulSet of one Pod, running.
+    pub(crate) async fn deploy_stateful_set(&self, name: &str) -> Result<()> {
+        let sets = self.of::<StatefulSet>(NAMESPACE);
+        self.api.create::<StatefulSet>(sets.clone(), manifests::stateful_set(name)).await?;
+        wait_until_async(&format!("the Pod of {name}"), SOON, || async {
+            let set = sets.get(name).await.map_err(|error| error.to_string())?;
+            let status = set.status.unwrap_or_default();
+            if status.available_replicas == Some(1) { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await
+        .with_context(|| self.last_words())
+    }
+
+    /// Deletes a Pod as a user does, or with a time of one's own to end in.
+    pub(crate) async fn delete_pod(&self, pod: &Running, grace_seconds: Option<u32>) -> Result<()> {
+        let parameters = DeleteParams { grace_period_seconds: grace_seconds, ..DeleteParams::default() };
+        self.of::<Pod>(&pod.namespace).delete(&pod.name, &parameters).await?;
+        Ok(())
+    }
+
+    /// Gives a node a taint that nothing tolerates.
+    pub(crate) async fn taint(&self, node: &str, key: &str) -> Result<()> {
+        let taint = json!({ "key": key, "value": "true", "effect": "NoExecute" });
+        let patch = Patch::Strategic(json!({ "spec": { "taints": [taint] } }));
+        self.all::<Node>().patch(node, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// Waits until that many Pods of the Deployment run.
     pub(crate) async fn await_available(&self, namespace: &str, name: &str, replicas: u32) -> Result<()> {
         let deployments = self.of::<Deployment>(namespace);
@@ -156,7 +185,7 @@ impl Scene {
             let deployment = deployments.get(name).await.map_err(|error| error.to_string())?;
             let status = deployment.status.unwrap_or_default();
             let done = status.observed_generation == deployment.metadata.generation
-                && status.available_replicas.and_then(|count| u32::try_from(count).ok()) == Some(replicas);
+                && u32::try_from(status.available_replicas.unwrap_or(0)) == Ok(replicas);
             if done { Ok(()) } else { Err(format!("{status:?}")) }
         })
         .await
@@ -301,6 +330,7 @@ fn running(pod: &Pod) -> Result<Running> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
     Ok(Running {
+        namespace: pod.metadata.namespace.clone().context("a Pod has a namespace")?,
         uid: pod.metadata.uid.clone().context("a Pod has a UID")?,
         node: node.with_context(|| format!("{name} is not scheduled"))?,
         address: address.with_context(|| format!("{name} has no address"))?.parse()?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use plainroute_tests::kubenode::{KubeNode, Options};
+use plainroute_tests::kubenode::{KubeNode, Options, PodAddresses};
 use plainroute_tests::netns::{Netns, wait_until};
 use plainroute_tests::scratch;
 
@@ -34,7 +34,7 @@ fn lonely_node(netns: &Netns, directory: &Path) -> Result<KubeNode> {
     let options = Options {
         name: "lonely",
         address: "172.18.0.11",
-        pod_ranges: &["10.20.0.0/24"],
+        pod_addresses: PodAddresses::Ranges(&["10.20.0.0/24"]),
         kubeconfig: &kubeconfig,
         images: &[],
         pause_image: "none.invalid/none",

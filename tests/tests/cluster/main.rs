@@ -3,7 +3,8 @@
 //! Kubernetes.
 //!
 //! The agent's image is `$PLAINROUTE_IMAGE`, or made by scripts/image.sh, which takes minutes the first time. It is one test, because the cluster is what
-//! takes time; its parts stand in the order in which a platform team would meet them.
+//! takes time; its parts stand in the order in which a platform team would meet them. [`ipam`] is another, with a cluster whose
+//! addresses are the agents'.
 //!
 //! What it claims:
 //! - Pods are reached from outside by their own addresses, through either ToR, and each ToR knows them behind their node.
@@ -15,6 +16,7 @@
 //!   Pods that are reached again. `plainroute drain` in an agent's container takes its node out and back, and ends no Pod.
 
 mod cluster;
+mod ipam;
 mod leftovers;
 mod manifests;
 mod release;
@@ -22,24 +24,34 @@ mod scene;
 mod traffic;
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster::Running;
 use manifests::{NAMESPACE, OTHER_NAMESPACE, WEB};
 use plainroute_tests::netns::wait_until_async;
-use scene::Scene;
+use scene::{Addressing, Scene};
 use traffic::Traffic;
 
 /// How long a change may take on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(60);
+/// How many seconds Pods take to end, where that is looked at.
+const GRACE: u32 = 8;
+
+/// One cluster at a time: on a small machine two would make each other late.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[test]
 fn pods_of_a_real_cluster_stay_reachable_through_restarts_rollouts_and_drains() -> Result<()> {
+    let _turn = turn();
     let started = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let mut scene = Scene::start().await?;
+        let mut scene = Scene::start(Addressing::HostLocal).await?;
         scene.deploy_agents().await?;
         println!("a cluster with agents after {} s", started.elapsed().as_secs());
         reached_by_their_own_addresses(&scene).await?;
@@ -58,8 +70,8 @@ fn pods_of_a_real_cluster_stay_reachable_through_restarts_rollouts_and_drains() 
 
 async fn reached_by_their_own_addresses(scene: &Scene) -> Result<()> {
     let cause = Instant::now();
-    scene.deploy(NAMESPACE, "web", 4).await?;
-    scene.deploy(OTHER_NAMESPACE, "web", 2).await?;
+    scene.deploy(NAMESPACE, "web", 4, GRACE).await?;
+    scene.deploy(OTHER_NAMESPACE, "web", 2, GRACE).await?;
     let pods = scene.pods(NAMESPACE, WEB).await?;
     let nodes: BTreeSet<_> = pods.iter().map(|pod| &pod.node).collect();
     ensure!(nodes.len() == 2, "the Pods are not spread: {pods:?}");

@@ -1,16 +1,18 @@
 //! The scene: the control plane on a network of its own, two nodes in a rack of two ToRs, and a host outside that each ToR
 //! reaches by another address.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use plainroute_tests::kubelab::controllers::{self, Controllers};
 use plainroute_tests::kubelab::{ApiServer, Options, User};
-use plainroute_tests::kubenode::{self, Image, KubeNode};
+use plainroute_tests::kubenode::{self, Image, KubeNode, PodAddresses};
 use plainroute_tests::netns::{Netns, checked, veth};
 use plainroute_tests::routers::{Bird, Frr};
 use plainroute_tests::scratch;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::manifests;
@@ -29,9 +31,25 @@ pub(crate) const OUTSIDE: &str = "198.51.100.0/24";
 pub(crate) const OUTSIDE_HOST: [&str; 2] = ["198.51.100.1", "198.51.100.65"];
 const OUTSIDE_GATEWAYS: [&str; 2] = ["198.51.100.62", "198.51.100.126"];
 
+/// Who gives Pods their addresses.
+#[derive(Clone, Copy)]
+pub(crate) enum Addressing {
+    HostLocal,
+    Agents,
+}
+
+impl Addressing {
+    fn values(self, api: SocketAddr) -> Value {
+        match self {
+            Addressing::HostLocal => manifests::values(api, TORS, PODS, OUTSIDE),
+            Addressing::Agents => manifests::values_with_ipam(api, TORS, OUTSIDE),
+        }
+    }
+}
+
 pub(crate) struct Scene {
     // Dropped in this order: who talks before whom they talk to.
-    pub(crate) nodes: [KubeNode; 2],
+    pub(crate) nodes: Vec<KubeNode>,
     controllers: Controllers,
     pub(crate) api: ApiServer,
     pub(crate) release: Release,
@@ -44,7 +62,7 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Everything but agents and Pods: both nodes are ready.
-    pub(crate) async fn start() -> Result<Scene> {
+    pub(crate) async fn start(addressing: Addressing) -> Result<Scene> {
         let control = Netns::new("control")?;
         control.exec("ip link add nodes type bridge")?;
         control.address("nodes", &format!("{CONTROL}/24"))?;
@@ -70,21 +88,24 @@ impl Scene {
         let image_directory = scratch::directory("images")?;
         let archives = images(image_directory.path())?;
         let api = ApiServer::start_with(options).await?;
-        let release = Release::render(&manifests::values(api.address(), TORS, PODS, OUTSIDE))?;
+        let release = Release::render(&addressing.values(api.address()))?;
         let controllers = api.start_controllers().await?;
         let start = |index: usize| -> Result<KubeNode> {
             let (name, address, _, range) = NODES[index];
             let options = kubenode::Options {
                 name,
                 address,
-                pod_ranges: &[range],
+                pod_addresses: match addressing {
+                    Addressing::HostLocal => PodAddresses::Ranges(&[range]),
+                    Addressing::Agents => PodAddresses::Agent,
+                },
                 kubeconfig: &api.kubeconfig_of(&format!("system:node:{name}")),
                 images: &archives,
                 pause_image: manifests::TOOLS_IMAGE,
             };
             KubeNode::start(&node_netns(index, &control, &tors)?, &options)
         };
-        let nodes = [start(0)?, start(1)?];
+        let nodes = vec![start(0)?, start(1)?];
         let mut scene = Scene {
             nodes,
             controllers,
@@ -107,7 +128,8 @@ impl Scene {
     }
 
     pub(crate) fn last_words(&self) -> String {
-        self.controllers.last_words() + "\n" + &self.nodes[0].last_words() + &self.nodes[1].last_words()
+        let nodes = self.nodes.iter().map(KubeNode::last_words).collect::<String>();
+        self.controllers.last_words() + "\n" + &nodes
     }
 }
 

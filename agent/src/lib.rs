@@ -16,6 +16,7 @@ pub mod index;
 mod ipam;
 pub mod last_good;
 pub mod ledger;
+pub mod nat;
 pub mod neighbours;
 mod peering;
 pub mod plan;

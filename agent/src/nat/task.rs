@@ -1,0 +1,429 @@
+//! The owner task: when to read the table, when to change it, and what to say about it.
+//!
+//! Owns both netlink sockets and the known state of the table. What it changed itself it knows from the kernel's
+//! acknowledgement, so that a new Pod costs one short transaction. After anybody else's change it reads again.
+use std::{io, sync::Arc, time::Duration};
+
+use nix::errno::Errno;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    NatDesired, NatInstalled,
+    compile::compile,
+    counting::Totals,
+    diff::{Change, after_first, difference},
+    netlink::{Monitor, Notice, Refusal, Requests},
+    presence::nf_tables_in_memory,
+    ruleset::Ruleset,
+};
+
+/// Others' changes come in bursts; this much later one read answers for them all.
+const GATHER: Duration = Duration::from_millis(1);
+/// Reading on others' changes takes at most a fifth of one core: the rest after a read is this many times its length.
+const READ_REST: u32 = 4;
+/// How long what no rule uses any more is kept for packets that are in the middle of the old rules.
+const LINGER: Duration = Duration::from_millis(10);
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+/// So often refused, the table is made anew instead of changed; still in one transaction.
+const PATIENCE: u32 = 2;
+
+/// How patient the task is.
+#[derive(Clone, Debug)]
+pub struct NatConfig {
+    /// How often the table is compared with what is desired although nothing was reported.
+    pub audit_interval: Duration,
+    /// How often counters are read.
+    pub counters_interval: Duration,
+    /// Room for others' changes, in bytes. A smaller one only means more reading when there is a storm.
+    pub monitor_buffer: usize,
+}
+
+impl Default for NatConfig {
+    fn default() -> NatConfig {
+        NatConfig {
+            audit_interval: Duration::from_secs(30),
+            counters_interval: Duration::from_secs(5),
+            monitor_buffer: 4 << 20,
+        }
+    }
+}
+
+/// Why the task ended; a table that cannot be made is told in [`NatInstalled`] instead.
+#[derive(Debug, thiserror::Error)]
+pub enum NatError {
+    /// The kernel refuses us.
+    #[error("the kernel does not let us change nftables: the agent needs CAP_NET_ADMIN")]
+    Permission,
+}
+
+/// Keeps the table as `desired` until `cancel`, publishing to `installed`.
+///
+/// Generation 0 means that nothing is known yet, and nothing is touched; from then on a desired value that is empty means
+/// that there shall be no table. Cancelling it, in whatever way, leaves the table as it is; the next run adopts it.
+pub async fn run(
+    config: NatConfig,
+    desired: watch::Receiver<Arc<NatDesired>>,
+    installed: watch::Sender<Arc<NatInstalled>>,
+    cancel: CancellationToken,
+) -> Result<(), NatError> {
+    let mut task = Task::new(config, desired, installed);
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = task.serve() => Err(ended),
+    }
+}
+
+struct Connection {
+    requests: Requests,
+    monitor: Monitor,
+}
+
+/// Why a pass ended before its goal.
+enum Failure {
+    Netlink(io::Error),
+    Refused(Refusal, Option<Change>),
+    Undesirable(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Netlink(error)
+    }
+}
+
+struct Task {
+    config: NatConfig,
+    desired: watch::Receiver<Arc<NatDesired>>,
+    installed: watch::Sender<Arc<NatInstalled>>,
+    connection: Option<Connection>,
+    /// The table as known; `None` when there is none.
+    table: Option<Ruleset>,
+    /// What the table was made from last.
+    made: Option<Arc<NatDesired>>,
+    /// Whether the table is to be read, and when it may be at the earliest.
+    stale: Option<Staleness>,
+    not_before: Instant,
+    audit_at: Instant,
+    count_at: Instant,
+    /// When what lingers may go.
+    sweep_at: Option<Instant>,
+    /// After failures.
+    retry_at: Option<Instant>,
+    retry_after: Duration,
+    refusals: u32,
+    totals: Totals,
+    state: NatInstalled,
+}
+
+/// Why the table is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Staleness {
+    Audit,
+    /// It may not be as it is known to be.
+    Unknown,
+    /// Somebody else changed it.
+    Foreign,
+}
+
+impl Task {
+    fn new(
+        config: NatConfig,
+        desired: watch::Receiver<Arc<NatDesired>>,
+        installed: watch::Sender<Arc<NatInstalled>>,
+    ) -> Task {
+        let now = Instant::now();
+        Task {
+            audit_at: now + config.audit_interval,
+            count_at: now + config.counters_interval,
+            config,
+            desired,
+            installed,
+            connection: None,
+            table: None,
+            made: None,
+            stale: Some(Staleness::Unknown),
+            not_before: now,
+            sweep_at: None,
+            retry_at: None,
+            retry_after: RETRY_FIRST,
+            refusals: 0,
+            totals: Totals::default(),
+            state: NatInstalled::default(),
+        }
+    }
+
+    /// Ends only for want of rights.
+    async fn serve(&mut self) -> NatError {
+        let mut wanted = self.desired.borrow_and_update().clone();
+        let mut more = true;
+        loop {
+            if wanted.generation > 0 {
+                match self.pass(&wanted).await {
+                    Ok(()) => self.settle(),
+                    Err(Failure::Refused(refusal, None)) if refusal.errno == Errno::EPERM => {
+                        return NatError::Permission;
+                    }
+                    Err(failure) => self.fail(failure),
+                }
+                self.publish();
+            }
+            let wake = self.wake_at();
+            tokio::select! {
+                changed = self.desired.changed(), if more => {
+                    // Without a sender what was wanted last stays wanted.
+                    more = changed.is_ok();
+                    wanted = self.desired.borrow_and_update().clone();
+                    self.retry_at = None;
+                }
+                notice = changed(&mut self.connection) => match notice {
+                    Ok(Notice::Foreign) => self.note(Staleness::Foreign),
+                    Ok(Notice::Lost) => self.note(Staleness::Unknown),
+                    Err(error) => self.fail(Failure::Netlink(error)),
+                },
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn note(&mut self, staleness: Staleness) {
+        self.stale = self.stale.max(Some(staleness));
+        self.not_before = self.not_before.max(Instant::now() + GATHER);
+    }
+
+    fn wake_at(&self) -> Instant {
+        let stale = self.stale.map(|_| self.not_before);
+        let timers = [stale, self.sweep_at].into_iter().flatten();
+        // After a failure nothing is tried before its time.
+        let due = self.retry_at.unwrap_or_else(|| timers.fold(self.count_at, Instant::min));
+        due.min(self.audit_at)
+    }
+
+    /// Brings the table to what is wanted.
+    async fn pass(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
+        let now = Instant::now();
+        if self.retry_at.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        if self.audit_at <= now {
+            self.stale = self.stale.max(Some(Staleness::Audit));
+            self.audit_at = now + self.config.audit_interval;
+        }
+        if wanted.is_empty() && self.connection.is_none() && !self.may_exist() {
+            self.conclude(wanted);
+            return Ok(());
+        }
+        if self.connection.is_none() {
+            let requests = Requests::open()?;
+            let monitor = Monitor::open(requests.port(), self.config.monitor_buffer)?;
+            self.connection = Some(Connection { requests, monitor });
+            self.stale = self.stale.max(Some(Staleness::Unknown));
+        }
+        if self.stale.is_some() && self.not_before <= Instant::now() {
+            self.read().await?;
+        }
+        if self.count_at <= Instant::now() {
+            self.count().await?;
+        }
+        if wanted.is_empty() {
+            return self.remove(wanted).await;
+        }
+        self.make(wanted).await
+    }
+
+    /// Whether there may be a table of ours although we never made one.
+    fn may_exist(&self) -> bool {
+        self.table.is_some()
+            || (self.stale.is_some_and(|why| why > Staleness::Audit) && nf_tables_in_memory())
+    }
+
+    async fn read(&mut self) -> Result<(), Failure> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let began = Instant::now();
+        let read = connection.requests.read().await?;
+        let ended = Instant::now();
+        self.not_before = ended + (ended - began) * READ_REST;
+        let why = self.stale.take();
+        let (table, readings) = read.map(|read| (read.table, read.counters)).unzip();
+        match readings {
+            Some(readings) => self.totals.add(readings),
+            None => self.totals.forget_all(),
+        }
+        let same = match (&self.table, &table) {
+            (Some(known), Some(read)) => known.is_like(read),
+            (known, read) => known.is_none() && read.is_none(),
+        };
+        if self.made.is_some() && (why == Some(Staleness::Foreign) || !same) {
+            self.state.repairs += 1;
+            tracing::warn!("somebody changed table inet plainroute; it is put right");
+        }
+        // Rules are not read: they are known as long as nothing else has changed.
+        if !same || why != Some(Staleness::Audit) {
+            self.table = table;
+        }
+        Ok(())
+    }
+
+    async fn count(&mut self) -> Result<(), Failure> {
+        self.count_at = Instant::now() + self.config.counters_interval;
+        if let (Some(connection), Some(_)) = (&mut self.connection, &self.table) {
+            self.totals.add(connection.requests.counters().await?);
+        }
+        Ok(())
+    }
+
+    async fn make(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
+        let now = compile(wanted).map_err(Failure::Undesirable)?;
+        let difference = difference(self.table.as_ref(), &now);
+        if self.refusals >= PATIENCE && self.table.is_some() && !difference.first.is_empty() {
+            self.count().await?;
+            let anew = super::diff::difference(None, &now);
+            self.change([vec![Change::RemoveTable], anew.first].concat()).await?;
+            self.totals.forget_all();
+            self.table = Some(now);
+        } else if !difference.first.is_empty() {
+            self.change(difference.first).await?;
+            self.table = Some(after_first(self.table.as_ref(), &now));
+            self.sweep_at = (!difference.afterwards.is_empty()).then(|| Instant::now() + LINGER);
+        } else if self.sweep_at.is_none_or(|at| at <= Instant::now()) {
+            self.sweep(difference.afterwards).await?;
+            self.sweep_at = None;
+            self.table = Some(now);
+        }
+        self.conclude(wanted);
+        Ok(())
+    }
+
+    /// Takes away what no rule uses any more.
+    async fn sweep(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
+        let gone: Vec<Arc<str>> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::RemoveCounter(name) => Some(Arc::clone(name)),
+                _ => None,
+            })
+            .collect();
+        if !gone.is_empty() {
+            self.count().await?;
+        }
+        self.change(changes).await?;
+        self.totals.forget(&gone);
+        Ok(())
+    }
+
+    async fn remove(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
+        if self.table.is_some() {
+            self.count().await?;
+            self.change(vec![Change::RemoveTable]).await?;
+        }
+        self.table = None;
+        self.totals.forget_all();
+        // Nobody needs to know any more when nftables changes.
+        self.connection = None;
+        self.conclude(wanted);
+        self.made = None;
+        Ok(())
+    }
+
+    async fn change(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
+        let Some(connection) = self.connection.as_mut().filter(|_| !changes.is_empty()) else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        if let Err(refusal) = connection.requests.change(&changes).await? {
+            let place = refusal.place.and_then(|place| changes.into_iter().nth(place));
+            return Err(Failure::Refused(refusal, place));
+        }
+        tracing::trace!("{} changes of nftables in {:?}", changes.len(), began.elapsed());
+        Ok(())
+    }
+
+    /// The table is as wanted.
+    fn conclude(&mut self, wanted: &Arc<NatDesired>) {
+        self.totals.note(wanted);
+        self.state.generation = wanted.generation;
+        self.state.addresses.clone_from(&wanted.addresses);
+        self.state.synced = true;
+        self.made = Some(Arc::clone(wanted));
+    }
+
+    fn settle(&mut self) {
+        if self.retry_at.is_none_or(|at| at <= Instant::now()) {
+            if self.state.error.take().is_some() {
+                tracing::info!("table inet plainroute is as it should be again");
+            }
+            self.retry_at = None;
+            self.retry_after = RETRY_FIRST;
+            self.refusals = 0;
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        let text = match &failure {
+            Failure::Undesirable(text) => text.clone(),
+            Failure::Netlink(error) => tell(error),
+            Failure::Refused(refusal, change) => tell_refusal(refusal, change.as_ref()),
+        };
+        if self.state.error.as_ref() != Some(&text) {
+            tracing::error!("egress: {text}");
+        }
+        self.state.error = Some(text);
+        if !matches!(failure, Failure::Undesirable(_)) {
+            // A fresh socket: answers to what failed may still come in the old one.
+            self.connection = None;
+            self.stale = self.stale.max(Some(Staleness::Unknown));
+            self.refusals += u32::from(matches!(failure, Failure::Refused(..)));
+        }
+        self.retry_at = Some(Instant::now() + self.retry_after);
+        self.retry_after = (self.retry_after * 2).min(RETRY_LAST);
+    }
+
+    fn publish(&mut self) {
+        self.state.counters = self.totals.counters();
+        self.state.stray_packets = self.totals.stray_packets();
+        self.state.unsolicited_packets = self.totals.unsolicited_packets();
+        if **self.installed.borrow() != self.state {
+            self.installed.send_replace(Arc::new(self.state.clone()));
+        }
+    }
+}
+
+/// Waits for ever where there is nothing to listen to.
+async fn changed(connection: &mut Option<Connection>) -> io::Result<Notice> {
+    match connection {
+        Some(connection) => connection.monitor.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => {
+            "the kernel has no netlink for netfilter (module nfnetlink)".to_owned()
+        }
+        // What nfnetlink answers for a part that it cannot load.
+        Some(Errno::EINVAL | Errno::EOPNOTSUPP) => {
+            format!("the kernel has no nf_tables (module nf_tables): {error}")
+        }
+        _ => format!("netlink failed: {error}"),
+    }
+}
+
+fn tell_refusal(refusal: &Refusal, change: Option<&Change>) -> String {
+    match (refusal.errno, change) {
+        (Errno::EOPNOTSUPP, None) => {
+            format!("the kernel has no nf_tables (module nf_tables): {refusal}")
+        }
+        (Errno::ENOENT | Errno::EOPNOTSUPP, Some(change @ (Change::AddRule(..) | Change::AddChain(..)))) => {
+            format!(
+                "the kernel refuses {change}: {refusal}; it may lack nft_ct, nft_fib_inet, nft_nat or nft_objref"
+            )
+        }
+        (_, Some(change)) => format!("the kernel refuses {change}: {refusal}"),
+        (_, None) => format!("the kernel refuses the transaction: {refusal}"),
+    }
+}

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::{Local, Reason, peer::Peers};
 use crate::flaps;
 
+/// The MED of a claim of the first epoch, where no advertisement says one. A route without one counts as one of 0, which nothing
+/// is better than.
+const FIRST_MED: u32 = 1_000_000;
+
 /// The attributes of one route to one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,12 +61,22 @@ impl RouteAttributes {
             self.as_path_prepend = attributes.as_path_prepend.get();
         }
     }
+
+    /// Makes the route better than one of the same prefix with a smaller epoch: that is of an owner before, which was fenced, and
+    /// may be advertised still by a node that nobody can tell anything. So each epoch lowers the MED by one.
+    fn prefer_by(&mut self, epoch: u64) {
+        let first = self.med.unwrap_or(FIRST_MED);
+        let later = u32::try_from(epoch.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.med = Some(first.saturating_sub(later));
+    }
 }
 
 /// What asks to be advertised.
 pub(super) struct Candidate<'a> {
     pub(super) prefix: Prefix,
     pub(super) pool_labels: &'a Labels,
+    /// Of the block of this node that it is or lies in.
+    pub(super) epoch: Option<u64>,
     pub(super) of: Of<'a>,
 }
 
@@ -144,6 +158,9 @@ pub(super) fn select(
             route.merge(advertisement);
             route.graceful_shutdown = candidate.pod().is_some_and(Pod::is_terminating);
         }
+    }
+    if let Some(epoch) = candidate.epoch {
+        selected.routes.values_mut().for_each(|route| route.prefer_by(epoch));
     }
     selected.withhold(candidate.prefix, peers);
     if selected.routes.is_empty() {

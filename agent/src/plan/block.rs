@@ -45,7 +45,7 @@ pub(super) fn plan_blocks(
     let advertisements: Vec<&BgpAdvertisement> =
         snapshot.advertisements().map(|(advertisement, _)| advertisement).collect();
     let owned = local.holdings.iter().flat_map(|holdings| holdings.blocks.iter());
-    let plan = |prefix: Prefix, pool: &str| {
+    let plan = |prefix: Prefix, pool: &str, epoch: u64| {
         let refused = |reason| BlockPlan {
             cidr: prefix.into(),
             pool: pool.to_owned(),
@@ -58,7 +58,7 @@ pub(super) fn plan_blocks(
             Ok(found) => found,
             Err(reason) => return refused(reason),
         };
-        let candidate = Candidate { prefix, pool_labels, of: Of::Block { namespaces } };
+        let candidate = Candidate { prefix, pool_labels, epoch: Some(epoch), of: Of::Block { namespaces } };
         let selected = advertisement::select(&advertisements, &candidate, peers, local);
         BlockPlan {
             cidr: prefix.into(),
@@ -71,6 +71,6 @@ pub(super) fn plan_blocks(
     };
     owned
         .filter(|(prefix, _)| prefix.address() != prefix.last_address())
-        .map(|(prefix, block)| plan(*prefix, &block.pool))
+        .map(|(prefix, block)| plan(*prefix, &block.pool, block.epoch))
         .collect()
 }

@@ -181,6 +181,13 @@ impl<'a> Rules<'a> {
         (!block.advertise.is_empty()).then_some(block.cidr)
     }
 
+    /// The epoch of the smallest block of this node that the address lies in.
+    fn epoch(&self, address: IpAddr) -> Option<u64> {
+        let blocks = self.local.holdings.iter().flat_map(|holdings| holdings.blocks.iter());
+        let around = blocks.filter(|(prefix, _)| prefix.contains_address(address));
+        around.max_by_key(|(prefix, _)| prefix.length()).map(|(_, block)| block.epoch)
+    }
+
     /// Whether the address is a block by itself.
     fn owns_alone(&self, address: IpAddr) -> bool {
         let holdings = self.local.holdings.as_ref();
@@ -217,6 +224,7 @@ impl<'a> Rules<'a> {
         let candidate = Candidate {
             prefix: Prefix::host(address),
             pool_labels: &pool.metadata.labels,
+            epoch: self.epoch(address),
             of: Of::Pod { pod, namespace_labels: &namespace_labels, is_block: self.owns_alone(address) },
         };
         let selected = advertisement::select(&self.advertisements, &candidate, self.peers, self.local);

@@ -137,8 +137,11 @@ struct WrittenHoldings {
 
 fn holdings(yaml: &str) -> Holdings {
     let WrittenHoldings { blocks, held } = serde_saphyr::from_str(yaml).expect("holdings");
-    let block = |(prefix, pool): (String, String)| {
-        (prefix.parse().expect("a prefix"), OwnedBlock { pool, ..OwnedBlock::default() })
+    // The pool, and the epoch where it is not the first.
+    let block = |(prefix, said): (String, String)| {
+        let (pool, epoch) = said.split_once(' ').unwrap_or((&said, "1"));
+        let (pool, epoch) = (pool.to_owned(), epoch.parse().expect("an epoch"));
+        (prefix.parse().expect("a prefix"), OwnedBlock { pool, epoch, ..OwnedBlock::default() })
     };
     let holder = |(address, pod): (IpAddr, String)| {
         let (name, uid) = pod.split_once(' ').expect("a UID");

@@ -75,7 +75,8 @@ pub struct Attributes {
     /// LOCAL_PREF; the higher is preferred. Sent to internal peers only. Default there: 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_preference: Option<u32>,
-    /// MULTI_EXIT_DISC; the lower is preferred. Default: not sent.
+    /// MULTI_EXIT_DISC; the lower is preferred. Default: not sent; with blocks of our own IPAM 1000000. Of those it is less by one
+    /// for each fenced owner before, so that the newest wins: 0 leaves no room for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub med: Option<u32>,
     /// How many more times our AS number stands in the path: the longer, the less preferred.

@@ -57,6 +57,8 @@ pub(crate) struct Block {
     /// The ordinal that was given out last.
     pub(crate) last: Option<u16>,
     pub(crate) state: State,
+    /// The fenced node that it is taken over of.
+    pub(crate) before: String,
     /// Of its object; empty where that is not known. In [`State::TakingOver`] of the object in the way.
     pub(crate) uid: String,
     pub(crate) version: String,
@@ -93,6 +95,7 @@ impl Block {
             slots: BTreeMap::new(),
             last: None,
             state,
+            before: String::new(),
             uid: String::new(),
             version: String::new(),
             stored: None,
@@ -111,6 +114,11 @@ impl Block {
 
     pub(crate) fn is_transfer(&self) -> bool {
         self.lender.as_ref().is_some_and(|lender| lender.transfer)
+    }
+
+    /// Whether it is asked for as this very address.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.lender.as_ref().is_some_and(|lender| lender.fixed)
     }
 
     /// Whether addresses of it may be given out.

@@ -39,8 +39,11 @@ pub enum Input {
     Asked(Vec<BlockObject>),
     /// The IPBlocks of files that are this node's, where there is no API server.
     Documents(Vec<IpBlockSpec>),
-    /// These nodes are fenced: their Pods are dead and stay so, whatever their agents do.
+    /// These nodes are fenced: their Pods are dead and stay so, whatever their agents do. That may be over again before it is heard
+    /// of here: see [`Request::DeleteOfFenced`].
     Fenced(BTreeSet<String>),
+    /// What the API server still has of this fenced node is to be taken over, or just the block that has this address.
+    Inherit(String, Option<IpAddr>),
     /// What the API server said to a [`Request`]; exactly one for each, [`Answer::Failed`] if nothing else.
     Answer(Call, Answer),
     /// CNI ADD.
@@ -154,6 +157,18 @@ pub enum Request {
         uid: String,
         /// The version that it must have.
         version: String,
+    },
+    /// Delete it, if UID and version are still these and its node is fenced. That is to be looked at after this request was made:
+    /// a node that came back meanwhile has written each of its objects anew before it uses it. [`Answer::Conflict`] if it is not.
+    DeleteOfFenced {
+        /// Which.
+        name: String,
+        /// The UID that it must have.
+        uid: String,
+        /// The version that it must have.
+        version: String,
+        /// Its node.
+        node: String,
     },
     /// Read it.
     Get {

@@ -151,6 +151,24 @@ fn two_pods_that_want_one_address_take_turns() {
 }
 
 #[test]
+fn a_fixed_address_that_is_asked_for_in_time_moves_as_soon_as_the_pod_before_is_gone() {
+    for size in [29, 32] {
+        let spec = format!(
+            r#"{{"ipRanges":[{{"cidr":"10.20.0.0/28"}}],"blockSize":{size},"ipCooldownSeconds":60}}"#
+        );
+        let mut cluster = Cluster::new(2, vec![pool("p", &spec)]);
+        cluster.add(0, fixed("c1", "10.20.0.5")).unwrap();
+        let ticket = cluster.ticket();
+        cluster.feed(1, Input::Add(ticket, fixed("c2", "10.20.0.5")));
+        cluster.pass(Duration::from_secs(2));
+        assert_eq!(cluster.replies.get(&ticket), None, "refused at once");
+        cluster.del(0, "c1");
+        cluster.pass(Duration::from_secs(1));
+        assert_eq!(cluster.replies.remove(&ticket), Some(addresses(&["10.20.0.5"])), "/{size}");
+    }
+}
+
+#[test]
 fn a_single_address_moves_with_its_pod() {
     let mut cluster =
         Cluster::new(2, vec![pool("one", r#"{"ipRanges":[{"cidr":"10.20.0.0/30"}],"blockSize":32}"#)]);
@@ -249,7 +267,7 @@ fn a_block_of_a_fenced_node_goes_to_the_next_with_a_greater_epoch() {
     cluster.add(1, pod("erp", "c2")).unwrap();
     let refused = cluster.add(2, of_set("c3", "books-0")).unwrap_err();
     assert!(refused.to_string().contains("on node node-0"), "alive, as far as anybody knows: {refused}");
-    cluster.feed(2, Input::Fenced(["node-0".to_owned()].into()));
+    cluster.fence(2, "node-0");
     assert_eq!(cluster.add(2, of_set("c4", "books-0")), kept);
     let holdings = cluster.nodes[2].holdings();
     let epochs: Vec<_> = holdings.blocks.values().map(|block| block.epoch).collect();
@@ -257,6 +275,50 @@ fn a_block_of_a_fenced_node_goes_to_the_next_with_a_greater_epoch() {
     // The one that was fenced learns that it has lost the block, and gives nothing of it out.
     cluster.pass(Duration::from_secs(1));
     assert!(cluster.nodes[0].holdings().blocks.values().all(|block| block.lost));
+}
+
+#[test]
+fn what_a_fenced_node_had_is_taken_over_whole_and_given_back_where_nobody_needs_it() {
+    let mut cluster = one_block(3);
+    cluster.add(0, pod("erp", "c1")).unwrap();
+    let borrowed = cluster.add(1, pod("erp", "c2")).unwrap()[0];
+    // Who borrowed is fenced: the address goes back to its lender, which knows nothing of it.
+    cluster.fence(2, "node-1");
+    cluster.feed(2, Input::Inherit("node-1".to_owned(), None));
+    cluster.pass(Duration::from_secs(60));
+    let given: Vec<_> = (0..7).map(|n| cluster.add(0, pod("erp", &format!("d{n}"))).unwrap()[0]).collect();
+    assert!(given.contains(&borrowed), "{borrowed} is lent to a dead node: {given:?}");
+    // Then the owner.
+    cluster.fence(2, "node-0");
+    cluster.feed(2, Input::Inherit("node-0".to_owned(), Some("10.99.0.1".parse().unwrap())));
+    assert_eq!(cluster.server.objects["10-20-0-0-29"].spec.node, "node-0", "asked for another address");
+    cluster.feed(2, Input::Inherit("node-0".to_owned(), None));
+    let taken = &cluster.server.objects["10-20-0-0-29"].spec;
+    assert_eq!((&*taken.node, taken.epoch), ("node-2", 2));
+    cluster.pass(Duration::from_secs(700));
+    assert!(cluster.server.objects.is_empty(), "{:?}", cluster.server.objects);
+}
+
+#[test]
+fn a_block_of_a_node_that_came_back_before_it_was_heard_of_stays_its_own() {
+    let mut cluster = one_block(2);
+    cluster.add(0, pod("erp", "c1")).unwrap();
+    cluster.fence(1, "node-0");
+    cluster.server.fenced.clear();
+    cluster.feed(1, Input::Inherit("node-0".to_owned(), None));
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.server.objects["10-20-0-0-29"].spec.node, "node-0");
+}
+
+#[test]
+fn whose_address_a_pod_needs_is_in_the_way_for_a_while() {
+    let mut cluster = one_block(2);
+    let address = cluster.add(0, pod("erp", "c1")).unwrap()[0];
+    assert_eq!(cluster.nodes[1].in_the_way().count(), 0);
+    assert!(cluster.add(1, fixed("c2", &address.to_string())).is_err());
+    assert_eq!(cluster.nodes[1].in_the_way().collect::<Vec<_>>(), ["node-0"]);
+    cluster.pass(Duration::from_secs(100));
+    assert_eq!(cluster.nodes[1].in_the_way().count(), 0);
 }
 
 #[test]

@@ -186,6 +186,7 @@ fn input() -> impl Strategy<Value = (u64, Input)> {
         2 => objects().prop_map(Input::Owned),
         2 => objects().prop_map(Input::Asked),
         1 => prop::collection::btree_set((0_u8..3).prop_map(|node| format!("node-{node}")), 0..2).prop_map(Input::Fenced),
+        1 => ((0_u8..3).prop_map(|node| format!("node-{node}")), prop::option::of(address())).prop_map(|(node, only)| Input::Inherit(node, only)),
         2 => sandboxes.prop_map(|sandboxes| Input::Observed(Observation { sandboxes, stateful_sets: Some(BTreeSet::new()) })),
         2 => Just(Input::Timeout),
     ];

@@ -4,9 +4,12 @@
 //! task knows ([`Known`]), the plugin's requests, the API server's answers, time. Output: what the node holds
 //! ([`Holdings`]), which the main task plans with. Cancelling it loses nothing: what was answered is in the journal. Where
 //! the journal cannot be written, nothing is given out or taken back until it can be; what is held stays as it is.
+mod failpoint;
+mod fencing;
 mod in_force;
 mod journal;
 mod known;
+mod nodes;
 mod requests;
 mod socket;
 mod store;
@@ -36,9 +39,11 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use failpoint::{Point, reach};
 pub(crate) use in_force::{PoolNotes, PoolsInForce};
 use journal::{JournalError, JournalFile};
 pub(crate) use known::Known;
+use nodes::Nodes;
 use requests::Requests;
 use socket::Asked;
 use store::Store;
@@ -143,13 +148,14 @@ async fn serve(
                 Err(_) => return Ok(()),
             },
             Some(request) = asked.recv() => task.ask(request)?,
-            Some(release) = releases.recv() => {
-                let input = task.requests.release(release);
-                task.handle(input)?;
+            Some(release) = releases.recv() => task.release(release)?,
+            Some((call, answer)) = task.answers.next() => {
+                reach(Point::Answered);
+                task.handle(Input::Answer(call, answer))?;
             }
-            Some((call, answer)) = task.answers.next() => task.handle(Input::Answer(call, answer))?,
             Some(blocks) = task.owned.next() => task.handle(Input::Owned(blocks))?,
             Some(blocks) = task.lent.next() => task.handle(Input::Asked(blocks))?,
+            inputs = task.nodes.next() => inputs.into_iter().try_for_each(|input| task.handle(input))?,
             _ = observe.tick() => task.look(),
             Some(stateful_sets) = task.looks.next() => task.observe(stateful_sets)?,
             () = tokio::time::sleep_until(wake.into()) => task.tick()?,
@@ -164,6 +170,7 @@ struct Task {
     started: Instant,
     known: Option<Arc<Known>>,
     requests: Requests,
+    nodes: Nodes,
     answers: FuturesUnordered<BoxFuture<'static, (Call, Answer)>>,
     /// Looks that wait for the API server.
     looks: FuturesUnordered<BoxFuture<'static, Option<StatefulSets>>>,
@@ -193,6 +200,7 @@ impl Task {
             lent: watched(format!("spec.lenderNode={}", setup.node)),
             ipam,
             journal,
+            nodes: Nodes::new(store.clone(), Duration::from_secs(setup.config.check_seconds.get().into())),
             store,
             started: Instant::now(),
             known: None,
@@ -223,6 +231,18 @@ impl Task {
     fn ask(&mut self, asked: Asked) -> Result<(), JournalError> {
         self.requests.take(asked, Instant::now());
         self.ask_ready()
+    }
+
+    /// What is in no block of this node may be another's that is dead.
+    fn release(&mut self, release: Release) -> Result<(), JournalError> {
+        let own = self.ipam.holdings();
+        let covered = own.blocks.keys().any(|block| block.contains_address(release.address));
+        if !covered && !own.held.contains_key(&release.address) {
+            self.nodes.release(release);
+            return Ok(());
+        }
+        let input = self.requests.release(release);
+        self.handle(input)
     }
 
     fn ask_ready(&mut self) -> Result<(), JournalError> {
@@ -292,13 +312,22 @@ impl Task {
                 _ => None,
             })
             .collect();
+        let holds = records.iter().any(|record| matches!(record, Record::Hold { .. }));
+        let at = |point| {
+            if holds {
+                reach(point)
+            }
+        };
+        at(Point::Journal);
         if !records.is_empty() {
             tokio::task::block_in_place(|| {
                 self.journal.append(&records)?;
                 if self.journal.has_grown() { self.journal.replace(&self.ipam.records()) } else { Ok(()) }
             })?;
         }
+        at(Point::Journaled);
         self.publish();
+        at(Point::Published);
         for output in outputs {
             match output {
                 Output::Append(_) => {}
@@ -310,14 +339,20 @@ impl Task {
                 Output::Ledger(_) => {}
             }
         }
+        at(Point::Replied);
+        self.nodes.suspect(self.ipam.in_the_way());
         Ok(())
     }
 
     fn send(&mut self, call: Call, request: Request) {
+        if matches!(request, Request::Create { .. }) {
+            reach(Point::Claim);
+        }
         let store = self.store.clone();
+        let by_word = matches!(&request, Request::DeleteOfFenced { node, .. } if self.nodes.by_word(node));
         self.answers.push(Box::pin(async move {
             let answer = match store {
-                Some(store) => store.ask(request).await,
+                Some(store) => store.ask(request, by_word).await,
                 None => Answer::Failed("there is no API server".to_owned()),
             };
             (call, answer)

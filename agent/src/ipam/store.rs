@@ -1,8 +1,11 @@
 //! IPBlocks at the API server: what the core asks for, and the two watches that show it what others do.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use futures::{StreamExt, stream::BoxStream};
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Node};
 use kube::{
     Client,
     api::{
@@ -11,23 +14,37 @@ use kube::{
     },
     runtime::{WatchStreamExt, watcher},
 };
+use plainroute_bgp::Prefix;
 use plainroute_blocks::{Answer, BlockObject, Request};
 use plainroute_config::{API_VERSION, IpBlockSpec, Kind};
 use serde_json::json;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
+use super::fencing::Look;
 use crate::source::kubernetes::{self, Settings, innermost};
 
 /// For how long one answer is waited for.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The taint of a node that is dead and is to stay so until it is taken away.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// How many objects are read at a time where all are.
+const PAGE: u32 = 100;
 
 /// The API server's IPBlocks.
 #[derive(Clone)]
 pub(super) struct Store {
     client: Client,
     blocks: Api<DynamicObject>,
+    nodes: Api<DynamicObject>,
     watch_seconds: u32,
+}
+
+/// Whose an address is.
+pub(super) struct Owner {
+    pub(super) node: String,
+    pub(super) block: String,
 }
 
 impl Store {
@@ -41,11 +58,21 @@ impl Store {
         let (group, version) = API_VERSION.split_once('/').unwrap_or(("", API_VERSION));
         let kind = GroupVersionKind::gvk(group, version, Kind::IpBlock.name());
         let blocks = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "ipblocks"));
-        Store { client, blocks, watch_seconds }
+        let nodes = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
+        Store { client, blocks, nodes, watch_seconds }
     }
 
     /// Carries out one request; there is always an answer.
-    pub(super) async fn ask(self, request: Request) -> Answer {
+    /// `by_word`: a person says that the node is dead that the request is about.
+    pub(super) async fn ask(self, request: Request, by_word: bool) -> Answer {
+        let request = match request {
+            Request::DeleteOfFenced { name, uid, version, node } => match self.look_at(&node).await {
+                Some(look) if look.allows(by_word) => Request::Delete { name, uid, version },
+                Some(_) => return Answer::Conflict,
+                None => return Answer::Failed(format!("whether node {node} is fenced cannot be read")),
+            },
+            request => request,
+        };
         match timeout(ANSWER, self.answer(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => judge(error),
@@ -94,7 +121,7 @@ impl Store {
                 let object = object(&name, Some((&uid, &version)), &spec);
                 read_one(self.blocks.replace(&name, &PostParams::default(), &object).await?)
             }
-            Request::Delete { name, uid, version } => {
+            Request::Delete { name, uid, version } | Request::DeleteOfFenced { name, uid, version, .. } => {
                 self.blocks.delete(&name, &delete(uid, version)).await?;
                 Answer::Deleted
             }
@@ -103,6 +130,67 @@ impl Store {
             Request::OfPool(pool) => self.list(&format!("spec.pool={pool}")).await?,
             Request::Within(prefix) => self.list(&format!("spec.within={prefix}")).await?,
         })
+    }
+
+    /// A live look at a node; nothing where it failed.
+    pub(super) async fn look_at(&self, node: &str) -> Option<Look> {
+        let found = self.node(node).await;
+        found.inspect_err(|error| debug!(node, error, "a Node cannot be read")).ok()
+    }
+
+    async fn node(&self, node: &str) -> Result<Look, String> {
+        let named = ListParams::default().fields(&format!("metadata.name={node}"));
+        let found = timeout(ANSWER, self.nodes.list(&named)).await.map_err(|error| error.to_string())?;
+        let found = found.map_err(|error| innermost(&error))?;
+        Ok(found.items.first().map_or(Look::Gone, look_of))
+    }
+
+    /// The block that an address is in, and how its node is.
+    pub(super) async fn owner_of(&self, address: IpAddr) -> Result<Option<(Owner, Look)>, String> {
+        let address = Prefix::host(address);
+        let within = Request::Within(IpBlockSpec::within_of(address));
+        let blocks = match self.clone().ask(within, false).await {
+            Answer::Objects(blocks) => blocks,
+            Answer::Failed(what) | Answer::Refused(what) => return Err(what),
+            answer => return Err(format!("{answer:?}")),
+        };
+        let covers = |block: &&BlockObject| {
+            !block.spec.transfer && block.spec.lender.is_none() && block.spec.cidr.prefix().contains(address)
+        };
+        let Some(block) = blocks.iter().find(covers) else { return Ok(None) };
+        let owner = Owner { node: block.spec.node.clone(), block: block.name.clone() };
+        let look = self.node(&owner.node).await?;
+        Ok(Some((owner, look)))
+    }
+
+    /// About how many IPBlocks there are.
+    pub(super) async fn count(&self) -> Option<u64> {
+        let list =
+            timeout(ANSWER, self.blocks.list_metadata(&ListParams::default().limit(1))).await.ok()?.ok()?;
+        let more = list.metadata.remaining_item_count.unwrap_or(0);
+        Some(list.items.len() as u64 + u64::try_from(more).unwrap_or(0))
+    }
+
+    /// The owners of blocks that have no Node or are out of service; nothing where that cannot be read.
+    pub(super) async fn survey(&self) -> Option<BTreeMap<String, Look>> {
+        let mut owners = BTreeMap::new();
+        let blocks = pages(&self.blocks, |block| {
+            let node = block.data["spec"]["node"].as_str().unwrap_or_default();
+            owners.insert(node.to_owned(), Look::Gone);
+        });
+        blocks.await?;
+        // A Node that is there before this list ends is in it, so no owner counts as gone that is not.
+        let nodes = pages(&self.nodes, |node| match look_of(&node) {
+            Look::OutOfService => {
+                let name = node.metadata.name.unwrap_or_default();
+                owners.entry(name).and_modify(|look| *look = Look::OutOfService);
+            }
+            Look::Gone | Look::There { .. } => {
+                owners.remove(node.metadata.name.as_deref().unwrap_or_default());
+            }
+        });
+        nodes.await?;
+        Some(owners)
     }
 
     async fn list(&self, fields: &str) -> kube::Result<Answer> {
@@ -170,6 +258,31 @@ impl View {
         }
         None
     }
+}
+
+/// Goes through all objects, some at a time; nothing where that cannot be done to the end.
+async fn pages(api: &Api<DynamicObject>, mut each: impl FnMut(DynamicObject)) -> Option<()> {
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let list = timeout(ANSWER, api.list(&params)).await.ok()?.ok()?;
+        list.items.into_iter().for_each(&mut each);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = ListParams::default().limit(PAGE).continue_token(&token),
+            None => return Some(()),
+        }
+    }
+}
+
+fn look_of(node: &DynamicObject) -> Look {
+    let has = |list: &serde_json::Value, name: &str, value: &str| {
+        list.as_array().is_some_and(|list| list.iter().any(|one| one[name].as_str() == Some(value)))
+    };
+    if has(&node.data["spec"]["taints"], "key", OUT_OF_SERVICE) {
+        return Look::OutOfService;
+    }
+    let conditions = node.data["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    Look::There { ready: conditions.any(|one| one["type"] == "Ready" && one["status"] == "True") }
 }
 
 fn object(name: &str, known: Option<(&str, &str)>, spec: &IpBlockSpec) -> DynamicObject {

@@ -16,7 +16,7 @@ use crate::{Add, BlockObject, Call, Entry, Holder, Output, Record, Refusal, Tick
 pub(super) struct Job {
     pub(super) add: Add,
     pub(super) since: Timestamp,
-    deadline: Duration,
+    pub(super) deadline: Duration,
     pub(super) wants: Vec<Want>,
 }
 

@@ -1,6 +1,6 @@
 //! Which address a Pod gets: the very one that it asks for or that is kept for it; else the next of an own block, of a block yet
 //! to be claimed, or of another node's.
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use plainroute_config::IpBlockSpec;
 
@@ -186,6 +186,11 @@ impl Ipam {
         };
         let tickets: Vec<_> =
             self.jobs.iter().filter(|(_, job)| waits(job)).map(|(ticket, _)| *ticket).collect();
+        if let (Found::Nothing(objects), false) = (found, tickets.is_empty()) {
+            let others = objects.iter().map(|object| object.spec.node.as_str());
+            let own = self.settings.node.clone();
+            self.is_in_the_way(others.filter(|node| *node != own));
+        }
         for ticket in tickets {
             match found {
                 Found::Nothing(objects) => {
@@ -274,15 +279,18 @@ impl Ipam {
             self.take_over(owner);
             return Progress::Waits;
         }
+        let node = owner.spec.node.clone();
+        self.is_in_the_way(std::iter::once(node.as_str()));
         let ordinal = Block::new(cidr, "", State::Ready).ordinal(address);
         let slot = owner.spec.allocations.iter().find(|one| Some(one.ordinal) == ordinal).map(Slot::of);
         match slot {
-            None if owner.spec.lender.is_none() => {}
+            // It is asked for before the Pod that has it is gone, so that it moves as soon as that is.
+            None | Some(Slot::Held(_)) if owner.spec.lender.is_none() => {}
             Some(Slot::Kept(kept)) if kept.is_for(&namespace, &pod) && owner.spec.lender.is_none() => {}
             Some(slot) => return busy(format!("{} on node {}", slot.who(), owner.spec.node)),
             None => return busy(format!("borrowed by node {}", owner.spec.node)),
         }
-        let (name, node) = (owner.name.clone(), owner.spec.node.clone());
+        let name = owner.name.clone();
         let lender = Lender { name, node, fixed: true, transfer: cidr.is_host() };
         self.begin_loan(ticket, index, address, &pool, lender);
         Progress::Waits
@@ -321,10 +329,13 @@ impl Ipam {
         };
         if !self.blocks.contains_key(&name) {
             let patience = if lender.fixed { super::lend::WAIT_FIXED } else { super::lend::WAIT };
+            // In time to be told who has it.
+            let end = self.jobs.get(&ticket).map_or(Duration::MAX, |job| job.deadline);
+            let give_up_at = (self.now.uptime + patience).min(end.saturating_sub(super::lend::TELL));
             let block = Block {
                 epoch: 0,
                 lender: Some(lender),
-                give_up_at: self.now.uptime + patience,
+                give_up_at,
                 ..Block::new(cidr, pool, State::Creating)
             };
             self.blocks.insert(name.clone(), block);

@@ -61,7 +61,7 @@ impl Ipam {
         let known = !version.is_empty();
         let spec = |allocations| block.spec(&self.settings.node, allocations);
         Some(match block.state {
-            State::TakingOver => self.delete(name, uid, version),
+            State::TakingOver => Request::DeleteOfFenced { name, uid, version, node: block.before.clone() },
             State::Creating => Request::Create { name, spec: spec(self.expected(block)) },
             State::Unsure => Request::Get { name },
             State::Adopting if known => {

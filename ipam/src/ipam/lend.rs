@@ -11,6 +11,8 @@ use crate::{Answer, BlockObject, Call, Record, Refusal, Request, Slot, block::St
 pub(super) const WAIT: Duration = Duration::from_secs(2);
 /// How long one of a fixed address is.
 pub(super) const WAIT_FIXED: Duration = Duration::from_secs(8);
+/// So long before a Pod's own time is over its loan is given up.
+pub(super) const TELL: Duration = Duration::from_secs(1);
 /// How often the lender is looked at meanwhile, at most.
 const SLOWEST_LOOK: u32 = 3;
 /// How often a lender looks whether its loans are still there.
@@ -46,16 +48,19 @@ impl Ipam {
                 Some(Slot::Lent(lent))
                     if lent.node == node && lent.loan == block.uid && !block.is_transfer() =>
                 {
+                    // It is newer than what was lent by an owner before.
+                    block.epoch = block.epoch.max(object.spec.epoch);
                     return self.commit_own(name);
                 }
                 _ if hasty && !block.is_transfer() => return self.commit_own(name),
+                // Of a fixed address the Pod before may be about to go: then it is lent at once. Any other can be borrowed elsewhere.
+                Some(Slot::Held(holder)) if now >= block.give_up_at || !block.is_fixed() => {
+                    Some(format!("{} on node {}", Slot::Held(holder).who(), object.spec.node))
+                }
                 // What it says of other Pods may be a moment old: it has until then to say more.
                 word if now >= block.give_up_at => {
                     let word = word.map_or("not lent".to_owned(), |slot| slot.who());
                     Some(format!("{word} by node {}", object.spec.node))
-                }
-                Some(Slot::Held(holder)) => {
-                    Some(format!("{} on node {}", Slot::Held(holder).who(), object.spec.node))
                 }
                 _ => None,
             },
@@ -76,8 +81,7 @@ impl Ipam {
             return;
         }
         // Whoever wants this very address is told; the others go on to the next loan.
-        let asks =
-            |want: &super::add::Want| want.asking.as_deref() == Some(name) && want.fixed == Some(address);
+        let asks = |want: &super::add::Want| want.fixed == Some(address);
         let told = self
             .jobs
             .iter()
@@ -127,7 +131,8 @@ impl Ipam {
             Answer::Object(object) if object.uid == lent.loan => {
                 if self.fenced.contains(&lent.node) {
                     let BlockObject { name, uid, version, .. } = *object;
-                    let call = self.ask(Purpose::EndLoan(address), Request::Delete { name, uid, version });
+                    let request = Request::DeleteOfFenced { name, uid, version, node: lent.node };
+                    let call = self.ask(Purpose::EndLoan(address), request);
                     self.lent_checks.entry(address).and_modify(|check| check.call = Some(call));
                 }
             }

@@ -35,6 +35,11 @@ use lend::LentCheck;
 pub use replay::Inconsistent;
 use search::Search;
 
+/// For how long a node counts as one that is in the way.
+const LATELY: Duration = Duration::from_secs(90);
+/// How many do at once.
+const MOST_IN_THE_WAY: usize = 64;
+
 /// What does not change while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -73,6 +78,8 @@ pub struct Ipam {
     returned: BTreeSet<String>,
     lent_checks: BTreeMap<IpAddr, LentCheck>,
     fenced: BTreeSet<String>,
+    /// The nodes that have what a Pod here needs, and when that was last so.
+    in_the_way: BTreeMap<String, Duration>,
     suspects: BTreeMap<Attachment, Duration>,
     orphans: BTreeMap<(String, String), Duration>,
     now: Now,
@@ -122,6 +129,10 @@ enum Purpose {
     EndLoan(IpAddr),
     /// What this node has, where the journal does not say.
     OwnList,
+    /// What a fenced node had, or the block of it that has an address.
+    Inherit(String, Option<IpAddr>),
+    /// What nobody waits for.
+    Discard,
 }
 
 impl Ipam {
@@ -133,7 +144,14 @@ impl Ipam {
             Input::Owned(objects) => self.hint_owned(objects),
             Input::Asked(objects) => self.hint_asked(objects),
             Input::Documents(specs) => self.set_documents(specs),
-            Input::Fenced(nodes) => self.fenced = nodes,
+            Input::Fenced(mut nodes) => {
+                // What others may do with this node's is theirs to judge.
+                nodes.remove(&self.settings.node);
+                self.fenced = nodes;
+            }
+            Input::Inherit(node, only) => {
+                self.ask(Purpose::Inherit(node.clone(), only), Request::OfNode(node));
+            }
             Input::Answer(call, answer) => self.take_answer(call, answer),
             Input::Add(ticket, add) => self.begin_add(ticket, add),
             Input::Del(ticket, attachment) => self.del(ticket, &attachment),
@@ -171,6 +189,23 @@ impl Ipam {
         };
         let ahead = self.search_ahead_at.values().copied().chain(retry);
         jobs.chain(blocks).chain(checks).chain(ahead).min()
+    }
+
+    /// The nodes that lately had what a Pod here needs. Whether they are fenced is worth a look.
+    pub fn in_the_way(&self) -> impl Iterator<Item = &str> {
+        let lately = self.now.uptime.saturating_sub(LATELY);
+        self.in_the_way.iter().filter(move |(_, at)| **at >= lately).map(|(node, _)| node.as_str())
+    }
+
+    /// Notes it for [`Ipam::in_the_way`].
+    fn is_in_the_way<'a>(&mut self, nodes: impl Iterator<Item = &'a str>) {
+        let lately = self.now.uptime.saturating_sub(LATELY);
+        self.in_the_way.retain(|_, at| *at >= lately);
+        for node in nodes {
+            if self.in_the_way.len() < MOST_IN_THE_WAY || self.in_the_way.contains_key(node) {
+                self.in_the_way.insert(node.to_owned(), self.now.uptime);
+            }
+        }
     }
 
     /// What this node owns and who holds it.

@@ -1,7 +1,9 @@
 //! What the API server's answers make of the blocks, and what a watch's view gives reason to ask.
+use std::net::IpAddr;
+
 use plainroute_config::IpBlockSpec;
 
-use super::{Ipam, OwnList, Purpose, backoff};
+use super::{Ipam, OwnList, Purpose, backoff, is_block};
 use crate::{
     Answer, BlockObject, Call, Record, Request, Slot,
     block::{Block, Lender, State},
@@ -17,6 +19,8 @@ impl Ipam {
             Some(Purpose::Loan(address)) => self.take_loan(address, call, answer),
             Some(Purpose::EndLoan(address)) => self.loan_ended(address, call),
             Some(Purpose::OwnList) => self.take_own_list(answer),
+            Some(Purpose::Inherit(node, only)) => self.inherit(&node, only, answer),
+            Some(Purpose::Discard) => {}
             None => {}
         }
     }
@@ -50,7 +54,9 @@ impl Ipam {
                 block.state = State::Creating;
                 (block.uid, block.version, block.stored) = (String::new(), String::new(), None);
             }
-            // Somebody else was faster, or it is unknown: whoever wants it looks again.
+            // Perhaps it was deleted: asked again, it is missing, and the epoch is known still.
+            Answer::Failed(_) => {}
+            // Somebody else was faster, or its node is back: whoever wants it looks again.
             _ => self.remove_block(name),
         }
     }
@@ -262,7 +268,29 @@ impl Ipam {
             .collect();
         block.epoch = object.spec.epoch.saturating_add(1);
         (block.uid, block.version) = (object.uid.clone(), object.version.clone());
+        block.before.clone_from(&object.spec.node);
         self.blocks.insert(object.name.clone(), block);
+    }
+
+    /// Takes over what a fenced node had, or just the block that has an address. What it had borrowed goes back to its lenders.
+    pub(super) fn inherit(&mut self, node: &str, only: Option<IpAddr>, answer: Answer) {
+        let Answer::Objects(objects) = answer else { return };
+        if !self.fenced.contains(node) {
+            return;
+        }
+        let wanted = |object: &&BlockObject| {
+            let has = |address| object.spec.cidr.prefix().contains_address(address);
+            object.spec.node == node && only.is_none_or(has)
+        };
+        for object in objects.iter().filter(wanted) {
+            if is_block(&object.spec) {
+                self.take_over(object);
+                continue;
+            }
+            let BlockObject { name, uid, version, .. } = object.clone();
+            let request = Request::DeleteOfFenced { name, uid, version, node: node.to_owned() };
+            self.ask(Purpose::Discard, request);
+        }
     }
 
     pub(super) fn hint_owned(&mut self, objects: Vec<BlockObject>) {
@@ -289,7 +317,7 @@ impl Ipam {
         }
         let node = self.settings.node.clone();
         self.documents_seen = true;
-        for spec in specs.iter().filter(|spec| spec.node == node && super::is_block(spec)) {
+        for spec in specs.iter().filter(|spec| spec.node == node && is_block(spec)) {
             let name = spec.name();
             match self.blocks.get_mut(&name) {
                 Some(block) if block.state == State::Lost => self.commit_own(&name),

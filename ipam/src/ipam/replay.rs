@@ -45,6 +45,7 @@ impl Ipam {
             returned: BTreeSet::new(),
             lent_checks: BTreeMap::new(),
             fenced: BTreeSet::new(),
+            in_the_way: BTreeMap::new(),
             suspects: BTreeMap::new(),
             orphans: BTreeMap::new(),
             now: Now { wall: Timestamp::UNIX_EPOCH, uptime: Duration::ZERO },

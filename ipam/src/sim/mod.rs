@@ -37,29 +37,38 @@ pub(crate) enum Mutant {
     UseUnproven,
     /// What was lent of a block before it became this node's is not looked for.
     ForgetLoans,
+    /// Whether a node is fenced still is not looked at before what it has is deleted.
+    DeleteUnlooked,
     /// Nothing is freed.
     ForgetToFree,
 }
 
-const EVERY: [Mutant; 11] = [
-    Mutant::SkipJournal,
-    Mutant::IgnoreVersions,
-    Mutant::FreeAtFirstLook,
-    Mutant::SkipVerification,
-    Mutant::UseBeforeGranted,
-    Mutant::ReuseAfterDelete,
-    Mutant::TrustTheWatch,
-    Mutant::BelieveTheWatch,
-    Mutant::UseUnproven,
-    Mutant::ForgetLoans,
-    Mutant::ForgetToFree,
+/// Each with a seed that finds it, tried before all others: what runs there changes with the code.
+const EVERY: [(Mutant, u64); 12] = [
+    (Mutant::SkipJournal, 1),
+    (Mutant::IgnoreVersions, 1),
+    (Mutant::FreeAtFirstLook, 1),
+    (Mutant::SkipVerification, 1),
+    (Mutant::UseBeforeGranted, 1),
+    (Mutant::ReuseAfterDelete, 1),
+    (Mutant::TrustTheWatch, 1),
+    (Mutant::BelieveTheWatch, 1),
+    (Mutant::UseUnproven, 1),
+    (Mutant::ForgetLoans, 4),
+    (Mutant::DeleteUnlooked, 10),
+    (Mutant::ForgetToFree, 1),
 ];
 
 /// One run: trouble for so long, then quiet until nothing should be held. Returns how many addresses were given out.
 fn run(seed: u64, trouble: Duration, chaos: Chaos, mutant: Option<Mutant>) -> Result<u64, String> {
     let whole = || {
         let mut sim = Sim::new(seed, chaos, mutant);
-        sim.run_until(trouble).and_then(|()| sim.quiesce()).map(|()| sim.given)
+        sim.run_until(trouble)?;
+        // What gives an address to two does so in the trouble.
+        if mutant.is_none_or(|mutant| mutant == Mutant::ForgetToFree) {
+            sim.quiesce()?;
+        }
+        Ok(sim.given)
     };
     // An assertion of the state machine's own catches some mutants.
     let ended = std::panic::catch_unwind(whole).unwrap_or_else(|_| Err("it panicked".to_owned()));
@@ -109,9 +118,10 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn every_mutant_is_caught() {
     let mut missed = Vec::new();
-    for mutant in EVERY {
-        let found =
-            (1..=60).find_map(|seed| run(seed, Duration::from_secs(240), Chaos::full(), Some(mutant)).err());
+    for (mutant, likely) in EVERY {
+        let found = std::iter::once(likely)
+            .chain(1..=60)
+            .find_map(|seed| run(seed, Duration::from_secs(240), Chaos::full(), Some(mutant)).err());
         match found {
             Some(what) => println!("{mutant:?}: {what}"),
             None => missed.push(mutant),

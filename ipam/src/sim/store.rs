@@ -42,13 +42,15 @@ impl Store {
                 Ok(object) => self.put(BlockObject { spec: spec.clone(), ..object })?,
                 Err(answer) => answer,
             },
-            Request::Delete { name, uid, version } => match self.matching(name, uid, version) {
-                Ok(_) => {
-                    Arc::make_mut(&mut self.objects).remove(name);
-                    Answer::Deleted
+            Request::Delete { name, uid, version } | Request::DeleteOfFenced { name, uid, version, .. } => {
+                match self.matching(name, uid, version) {
+                    Ok(_) => {
+                        Arc::make_mut(&mut self.objects).remove(name);
+                        Answer::Deleted
+                    }
+                    Err(answer) => answer,
                 }
-                Err(answer) => answer,
-            },
+            }
         };
         Ok(answer)
     }

@@ -5,7 +5,8 @@ use crate::{Input, Observation, Ticket};
 
 impl Sim {
     pub(super) fn watches(&mut self, node: usize) -> Result<(), String> {
-        let pause = self.rng.u64(100..1500);
+        // In the quiet at the end all that happens takes its time.
+        let pause = if self.quiet { self.rng.u64(1_000..15_000) } else { self.rng.u64(100..1500) };
         self.after(pause, Event::Watches(node));
         if self.nodes[node].cut_off {
             return Ok(());
@@ -80,7 +81,7 @@ impl Sim {
         Ok(())
     }
 
-    /// First the dead node is fenced for everybody; later it comes back, after everybody knows that it is not any more.
+    /// First the dead node is fenced; later it comes back. Both is heard of sooner or later.
     pub(super) fn fences(&mut self, node: usize) -> Result<(), String> {
         let name = self.nodes[node].name.clone();
         let back = !self.fenced.insert(name.clone());
@@ -93,8 +94,18 @@ impl Sim {
             self.after(returns, Event::Fences(node));
         }
         for other in 0..self.nodes.len() {
-            self.feed(other, Input::Fenced(self.fenced.clone()))?;
+            let hears = self.rng.u64(0..5_000);
+            self.after(hears, Event::Hears(other));
         }
         Ok(())
+    }
+
+    pub(super) fn hears(&mut self, node: usize) -> Result<(), String> {
+        self.feed(node, Input::Fenced(self.fenced.clone()))?;
+        // Now and then a node sees that to the whole of it.
+        match self.fenced.first().cloned() {
+            Some(dead) if self.rng.u32(0..4) == 0 => self.feed(node, Input::Inherit(dead, None)),
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -56,6 +56,8 @@ pub(super) enum Event {
     Heals(usize),
     /// The dead node is known to be so.
     Fences(usize),
+    /// A node hears which nodes are fenced now.
+    Hears(usize),
     World(usize),
     PodStarts(usize),
     PodStops(usize),
@@ -157,6 +159,10 @@ impl Sim {
         self.due.push(Reverse(Due { at, order: self.order, event }));
     }
 
+    fn is_fenced(&self, node: &str) -> bool {
+        self.mutant == Some(Mutant::DeleteUnlooked) || self.fenced.contains(node)
+    }
+
     pub(super) fn chance(&mut self, thousandths: u32) -> bool {
         self.rng.u32(0..1000) < thousandths
     }
@@ -188,6 +194,20 @@ impl Sim {
     fn happens(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Arrives { node, incarnation, call, request, answered } => {
+                let request = match *request {
+                    // First it is looked whether the node is fenced, and some time later the deletion arrives.
+                    Request::DeleteOfFenced { name, uid, version, node: of } if self.is_fenced(&of) => {
+                        let delay = self.rng.u64(1..2_000);
+                        let request = Box::new(Request::Delete { name, uid, version });
+                        self.after(delay, Event::Arrives { node, incarnation, call, request, answered });
+                        return Ok(());
+                    }
+                    Request::DeleteOfFenced { .. } => {
+                        self.after(1, Event::Answers { node, incarnation, call, answer: Answer::Conflict });
+                        return Ok(());
+                    }
+                    request => Box::new(request),
+                };
                 let answer = self.store.apply(*request)?;
                 if answered {
                     let delay = self.rng.u64(1..15);
@@ -210,11 +230,12 @@ impl Sim {
             Event::Observes(node) => self.observes(node)?,
             Event::Remembers => {
                 self.store.remember();
-                self.after(200, Event::Remembers);
+                self.after(if self.quiet { 5_000 } else { 200 }, Event::Remembers);
             }
             Event::Trouble => self.trouble()?,
             Event::Heals(node) => self.nodes[node].cut_off = false,
             Event::Fences(node) => self.fences(node)?,
+            Event::Hears(node) => self.hears(node)?,
             Event::World(node) => {
                 let world = self.world();
                 self.feed(node, Input::World(world))?;
@@ -385,7 +406,20 @@ impl Sim {
             self.after(2_000, Event::PodStops(pod));
         }
         let end = self.time + Duration::from_secs(1800);
-        self.run_until(end)?;
+        while self.time < end {
+            self.run_until(self.time + Duration::from_secs(60))?;
+            if self.what_is_left().is_ok() && self.store.objects.is_empty() {
+                break;
+            }
+        }
+        self.what_is_left()?;
+        match self.store.objects.values().next() {
+            Some(object) => Err(format!("a leak: {object:?}")),
+            None => Ok(()),
+        }
+    }
+
+    fn what_is_left(&self) -> Result<(), String> {
         for node in &self.nodes {
             let holdings = node.ipam.as_ref().map(crate::Ipam::holdings).unwrap_or_default();
             if let Some((address, holder)) = holdings.held.first_key_value() {
@@ -398,9 +432,6 @@ impl Sim {
                 return Err(format!("a leak: {} keeps {cidr}: {block:?}", node.name));
             }
         }
-        match self.store.objects.values().next() {
-            Some(object) => Err(format!("a leak: {object:?}")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

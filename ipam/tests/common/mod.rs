@@ -23,6 +23,8 @@ pub(crate) struct Server {
     /// The requests that changed something.
     pub(crate) writes: usize,
     pub(crate) reads: usize,
+    /// The nodes that are fenced indeed.
+    pub(crate) fenced: BTreeSet<String>,
 }
 
 impl Server {
@@ -31,7 +33,10 @@ impl Server {
             return Answer::Failed("connection refused".to_owned());
         }
         match &request {
-            Request::Create { .. } | Request::Update { .. } | Request::Delete { .. } => self.writes += 1,
+            Request::Create { .. }
+            | Request::Update { .. }
+            | Request::Delete { .. }
+            | Request::DeleteOfFenced { .. } => self.writes += 1,
             Request::Get { .. } | Request::OfNode(_) | Request::OfPool(_) | Request::Within(_) => {
                 self.reads += 1
             }
@@ -63,13 +68,16 @@ impl Server {
                 Ok(object) => self.put(BlockObject { version, spec, ..object }),
                 Err(answer) => answer,
             },
-            Request::Delete { name, uid, version } => match found(&name, &uid, &version) {
-                Ok(_) => {
-                    self.objects.remove(&name);
-                    Answer::Deleted
+            Request::DeleteOfFenced { node, .. } if !self.fenced.contains(&node) => Answer::Conflict,
+            Request::Delete { name, uid, version } | Request::DeleteOfFenced { name, uid, version, .. } => {
+                match found(&name, &uid, &version) {
+                    Ok(_) => {
+                        self.objects.remove(&name);
+                        Answer::Deleted
+                    }
+                    Err(answer) => answer,
                 }
-                Err(answer) => answer,
-            },
+            }
         }
     }
 
@@ -223,6 +231,12 @@ impl Cluster {
         let set = |(namespace, name): &(&str, &str)| ((*namespace).to_owned(), (*name).to_owned());
         let stateful_sets: BTreeSet<_> = sets.iter().map(set).collect();
         self.feed(node, Input::Observed(Observation { sandboxes, stateful_sets: Some(stateful_sets) }));
+    }
+
+    /// A node is fenced, and one hears of it.
+    pub(crate) fn fence(&mut self, hears: usize, node: &str) {
+        self.server.fenced.insert(node.to_owned());
+        self.feed(hears, Input::Fenced(self.server.fenced.clone()));
     }
 
     /// Shows a node a sandbox with its addresses, and nothing else.

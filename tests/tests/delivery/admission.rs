@@ -34,14 +34,14 @@ fn node_state(node: &str) -> Value {
 }
 
 /// The block of 10.20.0.0/20 that begins at this address, whose name is its CIDR's.
-fn block(first: u8, node: &str) -> Value {
+pub(crate) fn block(first: u8, node: &str) -> Value {
     json!({
         "apiVersion": "plainroute.dev/v1alpha1", "kind": "IPBlock", "metadata": { "name": block_name(first) },
         "spec": { "cidr": format!("10.20.0.{first}/28"), "within": "10.20.0.0/20", "node": node, "pool": "erp" },
     })
 }
 
-fn block_name(first: u8) -> String {
+pub(crate) fn block_name(first: u8) -> String {
     format!("10-20-0-{first}-28")
 }
 

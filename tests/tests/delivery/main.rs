@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod chart;
+mod fenced;
 mod grants;
 mod kubectl;
 mod pools;

@@ -4,9 +4,13 @@
 //! Needs `plainroute` built beside the tests: `cargo build -p plainroute-agent`.
 
 mod checker;
+mod failpoints;
+mod fencing;
+mod moves;
 mod scene;
 mod setup;
 mod storm;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -32,19 +32,19 @@ const SOON: Duration = Duration::from_secs(30);
 /// What a request comes to: addresses, or why not.
 pub(crate) type Answer = std::result::Result<Vec<IpAddr>, Failure>;
 
-struct Node {
-    agent: Daemon,
-    ns: Netns,
+pub(super) struct Node {
+    pub(super) agent: Daemon,
+    pub(super) ns: Netns,
     pods: Netns,
     disk: TempDir,
 }
 
 pub(crate) struct Scene {
     // Dropped in this order: who talks before whom they talk to.
-    nodes: Vec<Node>,
-    tor: Bird,
+    pub(super) nodes: Vec<Node>,
+    pub(super) tor: Bird,
     pub(crate) api: ApiServer,
-    tor_ns: Netns,
+    pub(super) tor_ns: Netns,
 }
 
 /// A Pod with a network namespace of its own.
@@ -92,7 +92,7 @@ impl Scene {
             ns.address("eth0", &format!("{address}/24"))?;
             let disk = tempfile::Builder::new().prefix("prt-ipam-").tempdir()?;
             std::fs::write(disk.path().join("agent.yaml"), agent_config(name, disk.path(), &api))?;
-            nodes.push(Node { agent: start_agent(&ns, disk.path())?, ns, pods, disk });
+            nodes.push(Node { agent: start_agent(&ns, disk.path(), &[])?, ns, pods, disk });
         }
         let scene = Scene { nodes, tor, api, tor_ns };
         for address in ADDRESSES.iter().take(count) {
@@ -252,8 +252,14 @@ impl Scene {
 
     /// SIGKILL, and another process over the same state.
     pub(crate) fn restart_agent(&mut self, node: usize) -> Result<()> {
+        self.restart_agent_with(node, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn restart_agent_with(&mut self, node: usize, environment: &[(&str, &str)]) -> Result<()> {
         self.kill_agent(node);
-        self.start_agent(node)?;
+        let one = &mut self.nodes[node];
+        one.agent = start_agent(&one.ns, one.disk.path(), environment)?;
         let socket = self.socket(node);
         wait_until("the CNI socket", SOON, || std::os::unix::net::UnixStream::connect(&socket)).map(drop)
     }
@@ -266,7 +272,7 @@ impl Scene {
     /// Another process over the same state.
     pub(crate) fn start_agent(&mut self, node: usize) -> Result<()> {
         let node = &mut self.nodes[node];
-        node.agent = start_agent(&node.ns, node.disk.path())?;
+        node.agent = start_agent(&node.ns, node.disk.path(), &[])?;
         Ok(())
     }
 
@@ -378,8 +384,10 @@ pub(crate) fn attachment(container: &str) -> Attachment {
     Attachment { container_id: container.to_owned(), ifname: "eth0".to_owned() }
 }
 
-fn start_agent(ns: &Netns, disk: &Path) -> Result<Daemon> {
+fn start_agent(ns: &Netns, disk: &Path, environment: &[(&str, &str)]) -> Result<Daemon> {
     let (program, config) =
         (agent::program()?.display().to_string(), disk.join("agent.yaml").display().to_string());
-    ns.spawn(&[&program, "agent", "--config", &config], &disk.join("agent.log"))
+    let mut command = ns.command(&[&program, "agent", "--config", &config]);
+    command.envs(environment.iter().copied());
+    Daemon::spawn(command, &disk.join("agent.log"))
 }

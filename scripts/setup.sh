@@ -7,7 +7,7 @@ set -euo pipefail
 
 # Packages, and the services that the routing daemons among them would start: the tests run those daemons
 # themselves, inside network namespaces, and the machine's own must stay as its owner wants them.
-packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 nftables tcpdump iputils-ping procps curl jq conntrack
+packages=(frr bird2 gobgpd exabgp openbgpd pmacct iproute2 iptables nftables tcpdump iputils-ping procps curl jq conntrack
     containerd runc containernetworking-plugins busybox-static musl-tools)
 # What has a package's programs as well, and would have to go for it.
 declare -A instead_of=([containerd]=containerd.io [runc]=containerd.io)

@@ -13,14 +13,14 @@ use std::{
 
 use plainroute_bgp::Prefix;
 
-use self::rules::{INSIDE, Names, OUTS, PODS};
+use self::rules::{INSIDE, Names, PODS};
 use super::{
     Fate, NatClass, NatDesired, NatSource,
     intervals::{Intervals, bits, family},
     ruleset::{Content, Edge, Element, Family, Key, Kind, Ruleset, Set, Shape},
 };
 
-pub(super) use rules::{ADDRESSES, STRAY, UNSOLICITED, dropped, out};
+pub(super) use rules::{ADDRESSES, OUTS, STRAY, UNSOLICITED, dropped, out};
 
 /// Destinations that have no route beyond this link, or beyond this node, or are many.
 const NEVER: [&str; 7] = [

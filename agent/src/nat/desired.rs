@@ -33,6 +33,11 @@ impl NatDesired {
     pub fn is_empty(&self) -> bool {
         self.classes.is_empty() && self.addresses.is_empty()
     }
+
+    /// Whether every flow fares the same with both.
+    pub(super) fn decides_like(&self, other: &NatDesired) -> bool {
+        self.inside == other.inside && self.addresses == other.addresses && self.classes == other.classes
+    }
 }
 
 /// Sources that are treated when they speak to certain destinations.

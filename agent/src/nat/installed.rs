@@ -22,8 +22,16 @@ pub struct NatInstalled {
     pub stray_packets: u64,
     /// Packets dropped because they came for an egress IP and belonged to no flow.
     pub unsolicited_packets: u64,
+    /// The generation for which conntrack's entries that go otherwise have been removed.
+    pub settled: u64,
+    /// Conntrack's entries that were removed.
+    pub flows_removed: u64,
     /// Times that somebody had changed our table and it was put right.
     pub repairs: u64,
+    /// `nf_conntrack_tcp_loose`: without it no flow survives the loss of its gateway. `None`: not known.
+    pub tcp_loose: Option<bool>,
+    /// `nf_conntrack_tcp_be_liberal`: without it a flow that comes back to a gateway may hang. `None`: not known.
+    pub tcp_be_liberal: Option<bool>,
 }
 
 /// Totals of one Egress on this node.

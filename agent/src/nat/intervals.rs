@@ -75,8 +75,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
     }
 
     /// The value that stands for an address.
-    #[cfg(test)]
-    fn find(&self, address: u128) -> Option<&T> {
+    pub(super) fn find(&self, address: u128) -> Option<&T> {
         let after = self.list.partition_point(|interval| interval.first <= address);
         let interval = self.list.get(after.checked_sub(1)?)?;
         (address <= interval.last).then_some(&interval.value)

@@ -7,16 +7,21 @@
 //! Ours is the table by that name, whole; no other table is read or changed. Where no egress is desired there is no table,
 //! and neither nf_tables nor conntrack is loaded on our account.
 mod compile;
+mod config;
 mod counting;
 mod desired;
 mod diff;
+mod failure;
+mod flows;
 mod installed;
 mod intervals;
 mod netlink;
 mod presence;
 mod ruleset;
+mod settling;
 mod task;
 
+pub use config::{NatConfig, NatError};
 pub use desired::{Fate, NatClass, NatDesired, NatSource};
 pub use installed::{NatCounters, NatInstalled};
-pub use task::{NatConfig, NatError, run};
+pub use task::run;

@@ -12,13 +12,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    NatDesired, NatInstalled,
+    NatConfig, NatDesired, NatError, NatInstalled,
     compile::compile,
     counting::Totals,
     diff::{Change, after_first, difference},
-    netlink::{Monitor, Notice, Refusal, Requests},
+    failure::Failure,
+    netlink::{Monitor, Notice, Requests},
     presence::nf_tables_in_memory,
     ruleset::Ruleset,
+    settling::{Settling, conntrack_switch},
 };
 
 /// Others' changes come in bursts; this much later one read answers for them all.
@@ -31,35 +33,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// So often refused, the table is made anew instead of changed; still in one transaction.
 const PATIENCE: u32 = 2;
-
-/// How patient the task is.
-#[derive(Clone, Debug)]
-pub struct NatConfig {
-    /// How often the table is compared with what is desired although nothing was reported.
-    pub audit_interval: Duration,
-    /// How often counters are read.
-    pub counters_interval: Duration,
-    /// Room for others' changes, in bytes. A smaller one only means more reading when there is a storm.
-    pub monitor_buffer: usize,
-}
-
-impl Default for NatConfig {
-    fn default() -> NatConfig {
-        NatConfig {
-            audit_interval: Duration::from_secs(30),
-            counters_interval: Duration::from_secs(5),
-            monitor_buffer: 4 << 20,
-        }
-    }
-}
-
-/// Why the task ended; a table that cannot be made is told in [`NatInstalled`] instead.
-#[derive(Debug, thiserror::Error)]
-pub enum NatError {
-    /// The kernel refuses us.
-    #[error("the kernel does not let us change nftables: the agent needs CAP_NET_ADMIN")]
-    Permission,
-}
 
 /// Keeps the table as `desired` until `cancel`, publishing to `installed`.
 ///
@@ -83,19 +56,6 @@ struct Connection {
     monitor: Monitor,
 }
 
-/// Why a pass ended before its goal.
-enum Failure {
-    Netlink(io::Error),
-    Refused(Refusal, Option<Change>),
-    Undesirable(String),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Netlink(error)
-    }
-}
-
 struct Task {
     config: NatConfig,
     desired: watch::Receiver<Arc<NatDesired>>,
@@ -117,7 +77,17 @@ struct Task {
     retry_after: Duration,
     refusals: u32,
     totals: Totals,
+    settling: Settling,
+    /// Why the table is not as desired.
+    error: Option<String>,
     state: NatInstalled,
+}
+
+/// How far a pass came.
+enum Pass {
+    Done,
+    /// Nothing was tried.
+    TooEarly,
 }
 
 /// Why the table is to be read.
@@ -153,6 +123,8 @@ impl Task {
             retry_after: RETRY_FIRST,
             refusals: 0,
             totals: Totals::default(),
+            settling: Settling::default(),
+            error: None,
             state: NatInstalled::default(),
         }
     }
@@ -164,12 +136,14 @@ impl Task {
         loop {
             if wanted.generation > 0 {
                 match self.pass(&wanted).await {
-                    Ok(()) => self.settle(),
+                    Ok(Pass::Done) => self.succeed(),
+                    Ok(Pass::TooEarly) => {}
                     Err(Failure::Refused(refusal, None)) if refusal.errno == Errno::EPERM => {
                         return NatError::Permission;
                     }
                     Err(failure) => self.fail(failure),
                 }
+                self.settle(&wanted).await;
                 self.publish();
             }
             let wake = self.wake_at();
@@ -197,25 +171,26 @@ impl Task {
 
     fn wake_at(&self) -> Instant {
         let stale = self.stale.map(|_| self.not_before);
-        let timers = [stale, self.sweep_at].into_iter().flatten();
+        let timers = [stale, self.sweep_at, self.settling.at()].into_iter().flatten();
         // After a failure nothing is tried before its time.
         let due = self.retry_at.unwrap_or_else(|| timers.fold(self.count_at, Instant::min));
         due.min(self.audit_at)
     }
 
     /// Brings the table to what is wanted.
-    async fn pass(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
+    async fn pass(&mut self, wanted: &Arc<NatDesired>) -> Result<Pass, Failure> {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| now < at) {
-            return Ok(());
+            return Ok(Pass::TooEarly);
         }
         if self.audit_at <= now {
             self.stale = self.stale.max(Some(Staleness::Audit));
             self.audit_at = now + self.config.audit_interval;
+            self.read_switches();
         }
         if wanted.is_empty() && self.connection.is_none() && !self.may_exist() {
             self.conclude(wanted);
-            return Ok(());
+            return Ok(Pass::Done);
         }
         if self.connection.is_none() {
             let requests = Requests::open()?;
@@ -226,13 +201,17 @@ impl Task {
         if self.stale.is_some() && self.not_before <= Instant::now() {
             self.read().await?;
         }
+        if self.stale > Some(Staleness::Audit) {
+            return Ok(Pass::TooEarly);
+        }
         if self.count_at <= Instant::now() {
             self.count().await?;
         }
-        if wanted.is_empty() {
-            return self.remove(wanted).await;
+        match wanted.is_empty() {
+            true => self.remove(wanted).await?,
+            false => self.make(wanted).await?,
         }
-        self.make(wanted).await
+        Ok(Pass::Done)
     }
 
     /// Whether there may be a table of ours although we never made one.
@@ -260,6 +239,9 @@ impl Task {
         if self.made.is_some() && (why == Some(Staleness::Foreign) || !same) {
             self.state.repairs += 1;
             tracing::warn!("somebody changed table inet plainroute; it is put right");
+        }
+        if let Some(table) = &table {
+            self.settling.found(table);
         }
         // Rules are not read: they are known as long as nothing else has changed.
         if !same || why != Some(Staleness::Audit) {
@@ -320,12 +302,11 @@ impl Task {
             self.count().await?;
             self.change(vec![Change::RemoveTable]).await?;
         }
-        self.table = None;
         self.totals.forget_all();
         // Nobody needs to know any more when nftables changes.
         self.connection = None;
         self.conclude(wanted);
-        self.made = None;
+        (self.table, self.made) = (None, None);
         Ok(())
     }
 
@@ -344,6 +325,12 @@ impl Task {
 
     /// The table is as wanted.
     fn conclude(&mut self, wanted: &Arc<NatDesired>) {
+        let had_table = self.made.is_some() || self.table.is_some();
+        let same = |made: &Arc<NatDesired>| Arc::ptr_eq(made, wanted) || made.decides_like(wanted);
+        if had_table && !self.made.as_ref().is_some_and(same) {
+            self.settling.changed(wanted);
+            self.read_switches();
+        }
         self.totals.note(wanted);
         self.state.generation = wanted.generation;
         self.state.addresses.clone_from(&wanted.addresses);
@@ -351,27 +338,34 @@ impl Task {
         self.made = Some(Arc::clone(wanted));
     }
 
-    fn settle(&mut self) {
-        if self.retry_at.is_none_or(|at| at <= Instant::now()) {
-            if self.state.error.take().is_some() {
-                tracing::info!("table inet plainroute is as it should be again");
-            }
-            self.retry_at = None;
-            self.retry_after = RETRY_FIRST;
-            self.refusals = 0;
+    /// Flows that go as it was desired before are forgotten, once the table is as it is desired now.
+    async fn settle(&mut self, wanted: &Arc<NatDesired>) {
+        if self.state.generation != wanted.generation {
+            return;
+        }
+        if let Some(removed) = self.settling.settle(wanted).await {
+            self.state.flows_removed += removed;
+        }
+        if self.settling.at().is_none() {
+            self.state.settled = wanted.generation;
         }
     }
 
+    fn succeed(&mut self) {
+        if self.error.take().is_some() {
+            tracing::info!("table inet plainroute is as it should be again");
+        }
+        self.retry_at = None;
+        self.retry_after = RETRY_FIRST;
+        self.refusals = 0;
+    }
+
     fn fail(&mut self, failure: Failure) {
-        let text = match &failure {
-            Failure::Undesirable(text) => text.clone(),
-            Failure::Netlink(error) => tell(error),
-            Failure::Refused(refusal, change) => tell_refusal(refusal, change.as_ref()),
-        };
-        if self.state.error.as_ref() != Some(&text) {
+        let text = failure.to_string();
+        if self.error.as_ref() != Some(&text) {
             tracing::error!("egress: {text}");
         }
-        self.state.error = Some(text);
+        self.error = Some(text);
         if !matches!(failure, Failure::Undesirable(_)) {
             // A fresh socket: answers to what failed may still come in the old one.
             self.connection = None;
@@ -386,8 +380,21 @@ impl Task {
         self.state.counters = self.totals.counters();
         self.state.stray_packets = self.totals.stray_packets();
         self.state.unsolicited_packets = self.totals.unsolicited_packets();
+        let error = self.error.clone().or_else(|| self.settling.error.clone());
+        self.state.error = error;
         if **self.installed.borrow() != self.state {
             self.installed.send_replace(Arc::new(self.state.clone()));
+        }
+    }
+
+    /// What the flows' survival hangs on, and is not ours to set.
+    fn read_switches(&mut self) {
+        let (loose, liberal) = ("nf_conntrack_tcp_loose", "nf_conntrack_tcp_be_liberal");
+        let was = self.state.tcp_loose;
+        self.state.tcp_loose = conntrack_switch(loose);
+        self.state.tcp_be_liberal = conntrack_switch(liberal);
+        if self.state.tcp_loose == Some(false) && was != Some(false) {
+            tracing::warn!("egress: {loose} is 0: no TCP connection survives the loss of its gateway");
         }
     }
 }
@@ -397,33 +404,5 @@ async fn changed(connection: &mut Option<Connection>) -> io::Result<Notice> {
     match connection {
         Some(connection) => connection.monitor.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-fn tell(error: &io::Error) -> String {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT) => {
-            "the kernel has no netlink for netfilter (module nfnetlink)".to_owned()
-        }
-        // What nfnetlink answers for a part that it cannot load.
-        Some(Errno::EINVAL | Errno::EOPNOTSUPP) => {
-            format!("the kernel has no nf_tables (module nf_tables): {error}")
-        }
-        _ => format!("netlink failed: {error}"),
-    }
-}
-
-fn tell_refusal(refusal: &Refusal, change: Option<&Change>) -> String {
-    match (refusal.errno, change) {
-        (Errno::EOPNOTSUPP, None) => {
-            format!("the kernel has no nf_tables (module nf_tables): {refusal}")
-        }
-        (Errno::ENOENT | Errno::EOPNOTSUPP, Some(change @ (Change::AddRule(..) | Change::AddChain(..)))) => {
-            format!(
-                "the kernel refuses {change}: {refusal}; it may lack nft_ct, nft_fib_inet, nft_nat or nft_objref"
-            )
-        }
-        (_, Some(change)) => format!("the kernel refuses {change}: {refusal}"),
-        (_, None) => format!("the kernel refuses the transaction: {refusal}"),
     }
 }

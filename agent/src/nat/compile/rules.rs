@@ -14,7 +14,7 @@ pub(super) const UPLINKS: &str = "uplinks";
 pub(super) const INSIDE: &str = "inside";
 pub(super) const PODS: &str = "pods";
 /// From egress IPs to the counters of what leaves as them.
-pub(super) const OUTS: &str = "outs";
+pub(in crate::nat) const OUTS: &str = "outs";
 
 /// `mangle`: before the kernel gives a port of the node away by a Service's translation of destinations.
 const EARLY: i32 = -150;

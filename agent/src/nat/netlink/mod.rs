@@ -1,30 +1,25 @@
 //! The only place that speaks netlink to netfilter: one socket to ask and change, one that only listens.
 //!
 //! A transaction is one datagram of many messages; the kernel makes all of it or nothing.
+mod conntrack;
 mod decode;
 mod encode;
 mod expression;
 mod kernel;
+mod socket;
 mod wire;
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
-use netlink_packet_core::{
-    NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_NETFILTER};
-use nix::{
-    errno::Errno,
-    sys::socket::{
-        setsockopt,
-        sockopt::{RcvBufForce, SndBufForce},
-    },
-};
+use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
 use socket2::{SockFilter, SockRef};
-use tokio::time::timeout;
 
+pub(super) use self::conntrack::Conntrack;
 use self::{
     kernel::*,
+    socket::{DATAGRAM, Socket, code, enlarge, interrupted},
     wire::{Frame, Head, Writer, frames},
 };
 use super::{
@@ -34,13 +29,6 @@ use super::{
 
 /// Our table's name.
 const TABLE: &str = "plainroute";
-/// The kernel's dumps come in datagrams of up to 32 KiB.
-const DATAGRAM: usize = 64 << 10;
-const RECEIVE_BUFFER: usize = 4 << 20;
-/// What the kernel keeps beside a datagram's bytes, and a floor for short ones.
-const SEND_ROOM: usize = 64 << 10;
-/// The kernel answers when the transaction is made, and a large one takes a while on a busy node.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const DUMP_ATTEMPTS: usize = 5;
 /// `NLMSGERR_ATTR_MSG` of the kernel's netlink.h.
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -75,46 +63,33 @@ pub(super) struct Read {
     pub(super) counters: BTreeMap<Arc<str>, (u64, u64)>,
 }
 
-/// The socket to ask the kernel and to change it.
+/// The socket to ask nf_tables and to change it.
 pub(super) struct Requests {
-    socket: TokioSocket,
-    port: u32,
-    sequence: u32,
-    received: Vec<u8>,
+    socket: Socket,
 }
 
 impl Requests {
     pub(super) fn open() -> io::Result<Requests> {
-        let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
-        let port = socket.socket_mut().bind_auto()?.port_number();
-        let plain = socket.socket_ref();
-        plain.set_ext_ack(true)?;
-        plain.set_cap_ack(true)?;
-        enlarge(&socket, RECEIVE_BUFFER);
-        Ok(Requests { socket, port, sequence: 0, received: Vec::with_capacity(DATAGRAM) })
+        Ok(Requests { socket: Socket::open()? })
     }
 
     /// The kernel notes it on every event that a request of this socket causes.
     pub(super) fn port(&self) -> u32 {
-        self.port
+        self.socket.port
     }
 
     /// Makes all the changes, or none. After a refusal the socket is to be opened again: answers to the rest of the
     /// transaction may still come.
     pub(super) async fn change(&mut self, changes: &[Change]) -> io::Result<Result<(), Refusal>> {
-        let first = self.sequence.wrapping_add(1);
+        let first = self.socket.next_sequence();
         let (datagram, places) = encode::batch(changes, first);
         let Some(last) = places.len().checked_sub(1) else { return Ok(Ok(())) };
-        // With the begin and the end.
-        self.sequence = self.sequence.wrapping_add(places.len() as u32 + 2);
-        let room = datagram.len() + SEND_ROOM;
-        if let Err(error) = setsockopt(self.socket.socket_ref(), SndBufForce, &room) {
-            tracing::debug!("netlink send buffer stays at its default: {error}");
-        }
-        self.send(&datagram).await?;
+        // The begin is counted already; with the end.
+        self.socket.skip(places.len() as u32 + 1);
+        self.socket.send(&datagram).await?;
         loop {
-            self.receive().await?;
-            for frame in frames(&self.received).filter(|frame| frame.kind == NLMSG_ERROR) {
+            self.socket.receive().await?;
+            for frame in self.socket.frames().filter(|frame| frame.kind == NLMSG_ERROR) {
                 let number = frame.sequence.wrapping_sub(first) as usize;
                 let place = number.checked_sub(1).and_then(|message| places.get(message)).copied();
                 match code(frame.payload) {
@@ -206,54 +181,22 @@ impl Requests {
         query: impl FnOnce(&mut Writer),
         decode: impl Fn(&[u8]) -> I,
     ) -> io::Result<Vec<T>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let sequence = self.sequence;
-        let mut writer = Writer::default();
-        writer.message(Head { kind: ask, flags, sequence, family: NFPROTO_INET, resource: 0 }, |w| {
+        let head = Head { kind: ask, flags, family: NFPROTO_INET, ..Head::default() };
+        let body = |w: &mut Writer| {
             w.text(NFTA_TABLE, TABLE);
             query(w);
-        });
-        self.send(writer.bytes()).await?;
-        let dump = flags & NLM_F_DUMP != 0;
+        };
         let mut items = Vec::new();
-        let mut torn = false;
-        loop {
-            self.receive().await?;
-            for frame in frames(&self.received).filter(|frame| frame.sequence == sequence) {
-                torn |= frame.flags & NLM_F_DUMP_INTR != 0;
-                match frame.kind {
-                    NLMSG_DONE | NLMSG_ERROR => {
-                        return match code(frame.payload) {
-                            0 if torn => Err(interrupted()),
-                            0 => Ok(items),
-                            code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
-                        };
-                    }
-                    kind if kind == answer => {
-                        let Some((_, attributes)) = frame.netfilter() else { continue };
-                        if decode::is_ours(attributes) {
-                            for item in decode(attributes) {
-                                items.push(item.ok_or_else(unreadable)?);
-                            }
-                        }
-                        if !dump {
-                            return Ok(items);
-                        }
-                    }
-                    other => tracing::debug!("unexpected netlink message of type {other} in an answer"),
+        let each = |_, attributes: &[u8]| {
+            if decode::is_ours(attributes) {
+                for item in decode(attributes) {
+                    items.push(item.ok_or_else(unreadable)?);
                 }
             }
-        }
-    }
-
-    async fn send(&self, request: &[u8]) -> io::Result<()> {
-        self.socket.send_to(request, &SocketAddr::new(0, 0)).await.map(drop)
-    }
-
-    async fn receive(&mut self) -> io::Result<()> {
-        self.received.clear();
-        self.received.reserve(DATAGRAM);
-        timeout(ANSWER_DEADLINE, self.socket.recv(&mut self.received)).await?
+            Ok(())
+        };
+        self.socket.ask(head, body, answer, each).await?;
+        Ok(items)
     }
 }
 
@@ -321,11 +264,6 @@ fn without(port: u32) -> [SockFilter; 4] {
         .map(|(code, yes, no, value)| SockFilter::new(code, yes, no, value))
 }
 
-/// The code of an NLMSG_ERROR or NLMSG_DONE: 0 or a negative errno.
-fn code(payload: &[u8]) -> i32 {
-    payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code))
-}
-
 fn text(frame: &Frame<'_>) -> Option<String> {
     if frame.flags & NLM_F_ACK_TLVS == 0 {
         return None;
@@ -334,17 +272,6 @@ fn text(frame: &Frame<'_>) -> Option<String> {
     wire::text(text).map(str::to_owned)
 }
 
-fn interrupted() -> io::Error {
-    io::Error::new(io::ErrorKind::Interrupted, "the table changes faster than it can be read")
-}
-
 fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer about our table cannot be read")
-}
-
-/// Beyond the system's limit where allowed; without the right the limit holds, and lost events are noticed anyway.
-fn enlarge(socket: &TokioSocket, size: usize) {
-    if let Err(error) = setsockopt(socket.socket_ref(), RcvBufForce, &size) {
-        tracing::debug!("netlink receive buffer stays at its default: {error}");
-    }
 }

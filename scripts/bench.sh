@@ -9,7 +9,8 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ] ||
   compgen -G "${XDG_CACHE_HOME:-$HOME/.cache}/plainroute/kubelab-*/kube-apiserver" >/dev/null; then
   kubernetes=(--features plainroute-bench/kubernetes)
 fi
-cargo build --release --locked -p plainroute-bench -p plainroute-agent --bin plainroute-bench --bin plainroute "${kubernetes[@]}"
+cargo build --release --locked -p plainroute-bench -p plainroute-agent -p plainroute-ipam \
+  --bin plainroute-bench --bin plainroute --bin plainroute-ipam "${kubernetes[@]}"
 newer=$(scripts/bench-root.sh) || echo "bench: going on without the newer routers" >&2
 [ $# -gt 0 ] || set -- --write docs/benchmarks.md
 exec "${CARGO_TARGET_DIR:-target}/release/plainroute-bench" run ${newer:+--newer "$newer"} "$@"

@@ -16,6 +16,10 @@ use crate::wire::{Family, HOLD_TIME, Numbering};
 /// The link that the node's Pods are behind.
 const LINK: &str = "pods0";
 
+/// The CNI socket's name.
+#[cfg(feature = "kubernetes")]
+const SOCKET: &str = "ipam.sock";
+
 /// How the agent's one peer is to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peering {
@@ -73,6 +77,34 @@ impl Agent {
         Agent::run(netns, directory, &text)
     }
 
+    /// Starts one that gives out the addresses of a pool of this namespace, and is told of `more`; of Pods by an API server, if
+    /// there is one.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn giving_addresses(
+        netns: &Netns,
+        peer: u8,
+        kubeconfig: Option<&Path>,
+        namespace: &str,
+        more: &str,
+    ) -> Result<Agent> {
+        let directory = tempfile::Builder::new().prefix("plainroute-bench-").tempdir()?;
+        let ipam = format!("  ipam: {{ socket: {} }}\n  stateDir:", directory.path().join(SOCKET).display());
+        let blocks = format!(
+            "allocation: Block\n  blockSize: 23\n  ipCooldownSeconds: 1\n  \
+             namespaceSelector: {{ matchLabels: {{ kubernetes.io/metadata.name: {namespace} }} }}"
+        );
+        let text = configuration(directory.path(), peer, Peering::Waits, kubeconfig)
+            .replace("  stateDir:", &ipam)
+            .replace("allocation: External", &blocks);
+        Agent::run(netns, directory, &(text + more))
+    }
+
+    /// Where the CNI plugin asks it.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn ipam_socket(&self) -> PathBuf {
+        self.directory.path().join(SOCKET)
+    }
+
     fn run(netns: &Netns, directory: TempDir, configuration: &str) -> Result<Agent> {
         let path = |name: &str| directory.path().join(name);
         fs::create_dir(path("config"))?;
@@ -122,7 +154,12 @@ pub(crate) fn lay_link(netns: &Netns) -> Result<()> {
 
 /// The agent that was built beside this program.
 fn program() -> Result<PathBuf> {
-    let program = std::env::current_exe()?.parent().context("a directory")?.join("plainroute");
+    beside("plainroute")
+}
+
+/// What was built beside this program.
+pub(crate) fn beside(name: &str) -> Result<PathBuf> {
+    let program = std::env::current_exe()?.parent().context("a directory")?.join(name);
     ensure!(program.exists(), "{} is missing: scripts/bench.sh builds it", program.display());
     Ok(program)
 }

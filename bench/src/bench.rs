@@ -12,7 +12,7 @@ use crate::rows;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Run {
     /// The rows by letter, such as `a,c`. CPU (g) comes with a and c.
-    #[arg(long, value_delimiter = ',', default_values_t = ['a', 'b', 'c', 'd', 'e', 'f'])]
+    #[arg(long, value_delimiter = ',', default_values_t = ['a', 'b', 'c', 'd', 'e', 'f', 'h'])]
     rows: Vec<char>,
     /// all, debian (this machine's), none, or names such as `bird3,gobgp`.
     #[arg(long, value_delimiter = ',', default_value = "all")]
@@ -34,6 +34,9 @@ pub(crate) struct Run {
 #[cfg(not(feature = "kubernetes"))]
 const NO_KUBERNETES: &str =
     "(b) and (e) with Kubernetes: not measured, for no API server was built on this machine";
+
+#[cfg(not(feature = "kubernetes"))]
+const NO_ADDRESSES: &str = "(h): not measured, for no API server was built on this machine";
 
 /// After so many failures in a row of the table a contestant is not tried again there.
 const FAILURES: usize = 2;
@@ -65,6 +68,10 @@ impl Run {
                 'e' => rows::idle::run(&mut bench)?,
                 'f' => rows::silence::run(&mut bench)?,
                 'g' => {}
+                #[cfg(feature = "kubernetes")]
+                'h' => rows::addresses::run(&mut bench)?,
+                #[cfg(not(feature = "kubernetes"))]
+                'h' => bench.report.note(NO_ADDRESSES.to_owned()),
                 other => anyhow::bail!("there is no row {other}"),
             }
         }

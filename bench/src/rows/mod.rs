@@ -1,4 +1,6 @@
 //! The rows of the table, by letter.
+#[cfg(feature = "kubernetes")]
+pub(crate) mod addresses;
 pub(crate) mod announce;
 pub(crate) mod change;
 pub(crate) mod idle;

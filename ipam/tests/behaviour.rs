@@ -4,7 +4,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, addresses, attachment, pod, pool};
-use plainroute_blocks::{Add, Input, Ipam, Refusal, Settings};
+use plainroute_blocks::{Add, Input, Ipam, Refusal, Settings, World};
 
 const SMALL: &str = r#"{"ipRanges":[{"cidr":"10.20.0.0/28"}],"blockSize":29,"ipCooldownSeconds":60}"#;
 const ERP_ONLY: &str = r#"{"ipRanges":[{"cidr":"10.20.0.0/28"}],"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"erp"}}}"#;
@@ -166,6 +166,23 @@ fn a_fixed_address_that_is_asked_for_in_time_moves_as_soon_as_the_pod_before_is_
         cluster.pass(Duration::from_secs(1));
         assert_eq!(cluster.replies.remove(&ticket), Some(addresses(&["10.20.0.5"])), "/{size}");
     }
+}
+
+#[test]
+fn a_fixed_address_that_its_pool_lost_meanwhile_is_not_asked_for() {
+    let mut cluster = small(2);
+    cluster.add(0, fixed("c1", "10.20.0.5")).unwrap();
+    cluster.server.away = true;
+    let ticket = cluster.ticket();
+    cluster.feed(1, Input::Add(ticket, fixed("c2", "10.20.0.5")));
+    cluster.server.away = false;
+    let edited = r#"{"ipRanges":[{"cidr":"10.20.0.0/28"}],"excluded":["10.20.0.5"],"blockSize":29}"#;
+    let world = World { pools: vec![pool("small", edited)], ..cluster.world.clone() };
+    cluster.feed(1, Input::World(world));
+    cluster.pass(Duration::from_secs(2));
+    let refused = cluster.replies.remove(&ticket).expect("an answer").unwrap_err();
+    assert!(refused.to_string().contains("none of its pools"), "{refused}");
+    assert_eq!(cluster.server.objects.len(), 1, "it was asked for: {:?}", cluster.server.objects);
 }
 
 #[test]

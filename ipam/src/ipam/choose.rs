@@ -263,7 +263,10 @@ impl Ipam {
         let Some((want, job)) = self.want(ticket, index).zip(self.jobs.get(&ticket)) else {
             return Progress::Waits;
         };
-        let pool = self.pool_with(&want.pools, address).cloned().unwrap_or_default();
+        // The pool may have been edited since the Pod asked.
+        let Some(pool) = self.pool_with(&want.pools, address).cloned() else {
+            return busy("of none of its pools any more".to_owned());
+        };
         let (namespace, pod) = (job.add.namespace.clone(), job.add.name.clone());
         let covers = |object: &&BlockObject| {
             !object.spec.transfer && object.spec.cidr.prefix().contains_address(address)

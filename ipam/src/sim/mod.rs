@@ -5,12 +5,16 @@
 //! many addresses were given out. `PLAINROUTE_SIM_SEED=N` begins at that seed; with `PLAINROUTE_SIM=1` it runs just that one,
 //! and `PLAINROUTE_SIM_TRACE=10.0.0.5` prints what has to do with a text.
 mod node;
+mod quiet;
 mod store;
 mod trouble;
 mod workload;
 mod world;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 pub(crate) use world::{Chaos, Sim};
 
@@ -79,18 +83,26 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
+/// Each processor takes the next seed until that many addresses were given out in all.
 #[test]
 fn no_address_is_held_twice_and_none_leaks() {
     let wanted = number("PLAINROUTE_SIM").unwrap_or(1_500);
     let first = number("PLAINROUTE_SIM_SEED").unwrap_or(1);
-    let mut given = 0;
-    for seed in first.. {
-        given += run(seed, Duration::from_secs(240), Chaos::full(), None).unwrap();
-        println!("{given} addresses given out, seeds {first} to {seed}");
-        if given >= wanted {
-            break;
+    let (next, given) = (AtomicU64::new(first), AtomicU64::new(0));
+    let work = || {
+        while given.load(Ordering::SeqCst) < wanted {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            let more = run(seed, Duration::from_secs(240), Chaos::full(), None).unwrap_or_else(|what| {
+                // The others need not go on.
+                given.store(wanted, Ordering::SeqCst);
+                panic!("{what}")
+            });
+            let sum = given.fetch_add(more, Ordering::SeqCst) + more;
+            println!("{sum} addresses given out, {more} of them by seed {seed}");
         }
-    }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
 }
 
 /// The control of the checker: without trouble nothing is refused for long, and every Pod got its address.
@@ -117,15 +129,14 @@ fn the_same_seed_is_the_same_run() {
 /// The negative controls: each way to break it is found, or the checker and the trouble are worth nothing.
 #[test]
 fn every_mutant_is_caught() {
-    let mut missed = Vec::new();
-    for (mutant, likely) in EVERY {
+    let find = |(mutant, likely)| {
         let found = std::iter::once(likely)
             .chain(1..=60)
             .find_map(|seed| run(seed, Duration::from_secs(240), Chaos::full(), Some(mutant)).err());
         match found {
             Some(what) => println!("{mutant:?}: {what}"),
-            None => missed.push(mutant),
+            None => panic!("{mutant:?} was not found"),
         }
-    }
-    assert_eq!(missed, []);
+    };
+    std::thread::scope(|scope| EVERY.map(|one| scope.spawn(move || find(one))).map(drop));
 }

@@ -6,11 +6,12 @@
 mod rules;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
 
+use ahash::{AHashMap, AHashSet};
 use plainroute_bgp::Prefix;
 
 use self::rules::{INSIDE, Names, PODS};
@@ -52,7 +53,12 @@ pub(super) fn compile(desired: &NatDesired) -> Result<Ruleset, String> {
         let addresses =
             desired.addresses.iter().filter(of).map(|address| member(key(family, bits(*address))));
         table.sets.insert(named(ADDRESSES, family), hash(family.kind(), None, addresses.collect()));
-        table.sets.insert(named(OUTS, family), outs(desired, family));
+        let outs = treatments.outs.iter().filter(|(address, _)| of(address));
+        let outs = outs.map(|(address, counter)| Element {
+            content: Content::Counter(Arc::clone(counter)),
+            ..member(key(family, bits(*address)))
+        });
+        table.sets.insert(named(OUTS, family), hash(family.kind(), Some(Kind::Counter), outs.collect()));
         let inside = desired.inside.iter().copied().chain(never());
         names.inside.extend(add_intervals(&mut table, INSIDE, family, inside).map(|name| (family, name)));
         let pods = desired.pods.iter().copied();
@@ -69,26 +75,6 @@ pub(super) fn compile(desired: &NatDesired) -> Result<Ruleset, String> {
     }
     rules::add(&mut table, &names, &treatments, desired.mark_mask);
     Ok(table)
-}
-
-/// From each egress IP to the counter of what leaves as it. Who shares one with another Egress is counted by the first.
-fn outs(desired: &NatDesired, family: Family) -> Set {
-    let mut counters: BTreeMap<u128, Arc<str>> = BTreeMap::new();
-    let mut known = HashSet::new();
-    for source in desired.classes.iter().flat_map(|class| class.sources.values()) {
-        let here = [source.local, source.transit].contains(&Fate::Here);
-        if here && self::family(source.address) == family && known.insert((source.address, &source.egress)) {
-            let counter = out(&source.egress);
-            let taken = counters.entry(bits(source.address)).or_insert_with(|| Arc::clone(&counter));
-            *taken = Arc::clone(taken).min(counter);
-        }
-    }
-    let element = |(address, counter)| Element {
-        key: key(family, address),
-        edge: Edge::Start,
-        content: Content::Counter(counter),
-    };
-    hash(family.kind(), Some(Kind::Counter), counters.into_iter().map(element).collect())
 }
 
 fn check(desired: &NatDesired) -> Result<(), String> {
@@ -133,28 +119,40 @@ impl<'a> Treatment<'a> {
 
 /// Each distinct treatment, and its chain.
 pub(super) struct Treatments<'a> {
-    chains: HashMap<Treatment<'a>, Arc<str>>,
+    chains: AHashMap<Treatment<'a>, Arc<str>>,
+    /// From each egress IP that is translated to here to the counter of what leaves as it. Who shares one with another
+    /// Egress is counted by the first.
+    outs: BTreeMap<IpAddr, Arc<str>>,
 }
 
 impl<'a> Treatments<'a> {
     fn new(desired: &'a NatDesired) -> Treatments<'a> {
-        let sources = desired.classes.iter().flat_map(|class| class.sources.values());
-        let distinct: HashSet<Treatment<'_>> = sources.map(Treatment::of).collect();
-        let distinct: BTreeSet<Treatment<'_>> = distinct.into_iter().collect();
+        let (mut distinct, mut addresses) = (AHashSet::new(), AHashSet::new());
+        for source in desired.classes.iter().flat_map(|class| class.sources.values()) {
+            distinct.insert(Treatment::of(source));
+            if source.is_here() {
+                addresses.insert((source.address, &*source.egress));
+            }
+        }
+        let mut outs = BTreeMap::new();
+        for (address, egress) in addresses.into_iter().collect::<BTreeSet<_>>() {
+            outs.entry(address).or_insert_with(|| out(egress));
+        }
         let mut taken = BTreeSet::new();
-        let mut chains = HashMap::with_capacity(distinct.len());
-        for treatment in distinct {
+        let mut chain = |treatment: Treatment<'a>| {
             let mut number = digest(&treatment);
             while !taken.insert(number) {
                 number = number.wrapping_add(1);
             }
-            chains.insert(treatment, format!("egress-{number:08x}").into());
-        }
-        Treatments { chains }
+            (treatment, format!("egress-{number:08x}").into())
+        };
+        // In order, so that the same ones get the same numbers.
+        let chains = distinct.into_iter().collect::<BTreeSet<_>>().into_iter().map(&mut chain).collect();
+        Treatments { chains, outs }
     }
 
-    fn chain<'b>(&'b self, source: &'b NatSource) -> Option<&'b Arc<str>> {
-        self.chains.get(&Treatment::of(source))
+    fn chain(&self, source: &NatSource) -> Content {
+        self.chains.get(&Treatment::of(source)).cloned().map_or(Content::None, Content::Goto)
     }
 
     fn iter(&self) -> impl Iterator<Item = (&Treatment<'a>, &Arc<str>)> {
@@ -184,9 +182,9 @@ fn add_class(
     let to = if everywhere { None } else { set("to", &class.to) };
     let except = set("except", &class.except);
     let id = format!("{:08x}-{nth}", digest(&(&class.to, &class.except)));
-    let chain = |source: &NatSource| treatments.chain(source).cloned().map_or(Content::None, Content::Goto);
+    let chain = |source: &NatSource| treatments.chain(source);
     // Only what is to leave here is translated.
-    let address = |source: &NatSource| match [source.local, source.transit].contains(&Fate::Here) {
+    let address = |source: &NatSource| match source.is_here() {
         true => address(source.address),
         false => Content::None,
     };

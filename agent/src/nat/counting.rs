@@ -4,6 +4,8 @@ use std::{
     sync::Arc,
 };
 
+use ahash::AHashSet;
+
 use super::{
     NatCounters, NatDesired,
     compile::{STRAY, UNSOLICITED, dropped, out},
@@ -46,8 +48,10 @@ impl Totals {
 
     /// Remembers the names of those that are counted.
     pub(super) fn note(&mut self, desired: &NatDesired) {
+        // Many share one.
+        let mut seen = AHashSet::new();
         for source in desired.classes.iter().flat_map(|class| class.sources.values()) {
-            if !self.egresses.contains(&source.egress) {
+            if seen.insert(&source.egress) {
                 self.egresses.insert(Arc::clone(&source.egress));
             }
         }

@@ -38,6 +38,19 @@ impl NatDesired {
     pub(super) fn decides_like(&self, other: &NatDesired) -> bool {
         self.inside == other.inside && self.addresses == other.addresses && self.classes == other.classes
     }
+
+    /// Whether all that `before` decides is decided alike, and sources are added at most.
+    pub(super) fn adds_to(&self, before: &NatDesired) -> bool {
+        let adds = |(now, before): (&NatClass, &NatClass)| {
+            let mut sources = now.sources.iter();
+            let kept = before.sources.iter().all(|source| sources.any(|now| now == source));
+            kept && now.to == before.to && now.except == before.except
+        };
+        self.inside == before.inside
+            && self.addresses == before.addresses
+            && self.classes.len() == before.classes.len()
+            && self.classes.iter().zip(&before.classes).all(adds)
+    }
 }
 
 /// Sources that are treated when they speak to certain destinations.
@@ -62,6 +75,13 @@ pub struct NatSource {
     pub local: Fate,
     /// What becomes of packets that come in by an uplink.
     pub transit: Fate,
+}
+
+impl NatSource {
+    /// Whether something of it is to leave this node as its egress IP.
+    pub(super) fn is_here(&self) -> bool {
+        [self.local, self.transit].contains(&Fate::Here)
+    }
 }
 
 /// What becomes of a packet.

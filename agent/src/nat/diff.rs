@@ -52,7 +52,7 @@ pub(super) fn difference(before: Option<&Ruleset>, now: &Ruleset) -> Difference 
         rewrite(&mut first, name, before.chains.get(name), chain);
     }
     for (name, set) in &now.sets {
-        let known = before.sets.get(name).map_or(&[][..], |known| &known.elements);
+        let known = before.sets.get(name).map_or(&[][..], |known| &known.elements[..]);
         elements(&mut first, name, set, known);
     }
     Difference { first, afterwards: leavings(&before, now) }
@@ -73,7 +73,7 @@ fn reshaped<'a>(changes: &mut Vec<Change>, before: Option<&'a Ruleset>, now: &Ru
     let mut left = before.clone();
     for (name, chain) in &mut left.chains {
         changes.push(Change::FlushChain(Arc::clone(name)));
-        chain.rules = Some(Vec::new());
+        chain.rules = Some(Arc::default());
     }
     for (name, set) in left.sets.iter_mut().filter(|(_, set)| set.shape.content == Some(Kind::Verdict)) {
         if !set.elements.is_empty() {
@@ -167,9 +167,11 @@ pub(super) fn after_first(before: Option<&Ruleset>, now: &Ruleset) -> Ruleset {
 impl Set {
     /// Elements in the order that [`difference`] relies on.
     pub(super) fn sorted(shape: Shape, elements: impl IntoIterator<Item = Element>) -> Set {
-        let mut elements: Vec<Element> = elements.into_iter().collect();
-        elements.sort_unstable();
-        Set { shape, elements: elements.into() }
+        let elements = elements.into_iter();
+        let mut sorted = Vec::with_capacity(elements.size_hint().1.unwrap_or(0));
+        sorted.extend(elements);
+        sorted.sort_unstable();
+        Set { shape, elements: Arc::new(sorted) }
     }
 }
 
@@ -193,3 +195,6 @@ impl fmt::Display for Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,13 @@
 //!
 //! A flow is translated as it was when its first packet was seen, whatever the table says by now. Those that go otherwise
 //! than desired are to be forgotten, and exactly those: the kernel then takes up the next packet of the flow as a first one.
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ahash::AHashSet;
+use plainroute_bgp::Prefix;
 
 use super::{
     Fate, NatDesired, NatSource,
@@ -39,7 +45,16 @@ struct Tables<'a> {
 struct Class<'a> {
     to: Intervals<()>,
     except: Intervals<()>,
-    sources: Intervals<&'a NatSource>,
+    sources: &'a BTreeMap<Prefix, NatSource>,
+    /// Of the sources' prefixes, the longest first.
+    lengths: Vec<u8>,
+}
+
+impl<'a> Class<'a> {
+    fn source(&self, address: IpAddr) -> Option<&'a NatSource> {
+        let prefixes = self.lengths.iter().filter_map(|length| Prefix::new(address, *length).ok());
+        prefixes.into_iter().find_map(|prefix| self.sources.get(&prefix))
+    }
 }
 
 impl<'a> Decisions<'a> {
@@ -47,13 +62,19 @@ impl<'a> Decisions<'a> {
         let families = Family::BOTH.map(|family| {
             let set =
                 |prefixes: &BTreeSet<_>| Intervals::new(family, prefixes.iter().map(|prefix| (*prefix, ())));
-            let class = |class: &'a super::NatClass| Class {
-                to: set(&class.to),
-                except: set(&class.except),
-                sources: Intervals::new(
-                    family,
-                    class.sources.iter().map(|(prefix, source)| (*prefix, source)),
-                ),
+            let class = |class: &'a super::NatClass| {
+                let of = |prefix: &&Prefix| self::family(prefix.address()) == family;
+                let mut known = [false; 129];
+                for prefix in class.sources.keys().filter(of) {
+                    known.iter_mut().skip(prefix.length().into()).take(1).for_each(|known| *known = true);
+                }
+                let lengths = (0..=128u8).rev().zip(known.into_iter().rev());
+                Class {
+                    to: set(&class.to),
+                    except: set(&class.except),
+                    sources: &class.sources,
+                    lengths: lengths.filter(|(_, known)| *known).map(|(length, _)| length).collect(),
+                }
             };
             Tables { inside: set(&desired.inside), classes: desired.classes.iter().map(class).collect() }
         });
@@ -63,7 +84,7 @@ impl<'a> Decisions<'a> {
     fn of(&self, flow: &Flow) -> Option<&'a NatSource> {
         let place = usize::from(family(flow.source) == Family::V6);
         let tables = self.families.get(place)?;
-        let (source, destination) = (bits(flow.source), bits(flow.reply_source));
+        let destination = bits(flow.reply_source);
         if tables.inside.find(destination).is_some() {
             return None;
         }
@@ -71,7 +92,7 @@ impl<'a> Decisions<'a> {
             .classes
             .iter()
             .filter(|class| class.to.find(destination).is_some() && class.except.find(destination).is_none());
-        classes.find_map(|class| class.sources.find(source)).copied()
+        classes.find_map(|class| class.source(flow.source))
     }
 }
 
@@ -83,7 +104,7 @@ pub(super) fn is_stale(
     flow: &Flow,
     before: Option<&Decisions<'_>>,
     now: &Decisions<'_>,
-    egress: &BTreeSet<IpAddr>,
+    egress: &AHashSet<IpAddr>,
 ) -> bool {
     let echo = matches!(flow.protocol, ICMP | ICMPV6);
     if now.desired.addresses.contains(&flow.destination) && !echo {
@@ -151,7 +172,7 @@ mod tests {
     fn exactly_what_goes_otherwise_than_desired_is_stale() {
         use Fate::{Away, Drop, Here, Leave};
         let away = Away { slot: 1 };
-        let egress = BTreeSet::from([A.parse().unwrap(), B.parse().unwrap()]);
+        let egress = AHashSet::from([A.parse().unwrap(), B.parse().unwrap()]);
         for (local, transit, reply, stale) in [
             (Here, Here, A, false),
             (Here, Here, B, true),
@@ -189,7 +210,7 @@ mod tests {
         let with = |local, transit| desired(&[("10.20.0.0/24", source(A, local, transit))]);
         let (both, split) = (with(Here, Here), with(away, Here));
         let (both, split) = (Decisions::new(&both), Decisions::new(&split));
-        let egress = BTreeSet::from([A.parse().unwrap()]);
+        let egress = AHashSet::from([A.parse().unwrap()]);
         assert!(is_stale(&flow(POD, A), Some(&both), &split, &egress));
         assert!(!is_stale(&flow(POD, A), Some(&split), &split, &egress));
         assert!(!is_stale(&flow(POD, A), Some(&split), &both, &egress));
@@ -200,7 +221,7 @@ mod tests {
     fn flows_inside_and_to_services_and_from_outside_stay() {
         let now = desired(&[("10.20.0.5/32", source(A, Fate::Here, Fate::Here))]);
         let now = Decisions::new(&now);
-        let egress = BTreeSet::from([A.parse().unwrap()]);
+        let egress = AHashSet::from([A.parse().unwrap()]);
         let stale = |flow: Flow| is_stale(&flow, None, &now, &egress);
         let inside: IpAddr = "10.20.0.9".parse().unwrap();
         // The Service's address stands in the world, who answers does not.

@@ -14,7 +14,7 @@ pub(super) struct Ruleset {
 pub(super) struct Set {
     pub(super) shape: Shape,
     /// In order, each key once.
-    pub(super) elements: Arc<[Element]>,
+    pub(super) elements: Arc<Vec<Element>>,
 }
 
 /// What cannot be changed of a set.
@@ -77,7 +77,7 @@ pub(super) struct Chain {
     /// `None`: others go to it.
     pub(super) base: Option<Base>,
     /// `None`: read from the kernel, where rules are not compared but written anew.
-    pub(super) rules: Option<Vec<Rule>>,
+    pub(super) rules: Option<Arc<[Rule]>>,
 }
 
 /// Where a chain is hooked in.

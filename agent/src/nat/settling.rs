@@ -1,10 +1,11 @@
 //! Removes the conntrack entries that an earlier table has left and that go otherwise than desired now.
-use std::{collections::BTreeSet, fs, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{fs, io, net::IpAddr, sync::Arc, time::Duration};
 
+use ahash::AHashSet;
 use tokio::time::Instant;
 
 use super::{
-    Fate, NatDesired,
+    NatDesired,
     compile::{ADDRESSES, OUTS},
     flows::{Decisions, is_stale},
     netlink::Conntrack,
@@ -13,6 +14,8 @@ use super::{
 
 /// Reading all flows takes at most a fifth of one core: the rest after it is this many times its length.
 const REST: u32 = 4;
+/// How long new Pods may wait for others.
+const LEISURE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 const SYSCTL: &str = "/proc/sys/net/netfilter/";
 
@@ -22,9 +25,10 @@ pub(super) struct Settling {
     /// What was desired when all was settled last.
     before: Option<Arc<NatDesired>>,
     /// The addresses that were translated to since.
-    egress: BTreeSet<IpAddr>,
-    due: bool,
-    not_before: Option<Instant>,
+    egress: AHashSet<IpAddr>,
+    /// When it is to be done, and when it may be again.
+    at: Option<Instant>,
+    rested: Option<Instant>,
     /// Why it was not possible.
     pub(super) error: Option<String>,
 }
@@ -32,7 +36,7 @@ pub(super) struct Settling {
 impl Settling {
     /// When there is something to do.
     pub(super) fn at(&self) -> Option<Instant> {
-        self.due.then(|| self.not_before.unwrap_or_else(Instant::now))
+        self.at
     }
 
     /// A table was found: by it packets were translated.
@@ -48,10 +52,14 @@ impl Settling {
         }
     }
 
-    /// The table was changed to what is wanted now, or removed.
-    pub(super) fn changed(&mut self, wanted: &NatDesired) {
+    /// The table was changed to what is wanted now, or removed. Where only Pods were added there is seldom anything to remove
+    /// and no hurry: until then `check` drops what an older flow would leave as.
+    pub(super) fn changed(&mut self, before: Option<&NatDesired>, wanted: &NatDesired) {
         self.egress.extend(translated_to(wanted));
-        self.due = true;
+        let now = Instant::now();
+        let at = if before.is_some_and(|before| wanted.adds_to(before)) { now + LEISURE } else { now };
+        let at = at.max(self.rested.unwrap_or(now));
+        self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// Removes what is to be removed, if it is time. How many entries went; `None` when nothing was to be done.
@@ -64,8 +72,8 @@ impl Settling {
         let ended = Instant::now();
         match done {
             Ok(removed) => {
-                self.not_before = Some(ended + (ended - began) * REST);
-                self.due = false;
+                self.rested = Some(ended + (ended - began) * REST);
+                self.at = None;
                 self.error = None;
                 self.egress = translated_to(wanted).collect();
                 self.before = Some(Arc::clone(wanted));
@@ -73,7 +81,7 @@ impl Settling {
                 Some(removed)
             }
             Err(error) => {
-                self.not_before = Some(ended + RETRY);
+                self.at = Some(ended + RETRY);
                 let text =
                     format!("conntrack's entries cannot be removed (module nf_conntrack_netlink): {error}");
                 if self.error.as_ref() != Some(&text) {
@@ -96,8 +104,10 @@ impl Settling {
 
 fn translated_to(desired: &NatDesired) -> impl Iterator<Item = IpAddr> {
     let sources = desired.classes.iter().flat_map(|class| class.sources.values());
-    let here = sources.filter(|source| [source.local, source.transit].contains(&Fate::Here));
-    here.map(|source| source.address).chain(desired.addresses.iter().copied())
+    sources
+        .filter(|source| source.is_here())
+        .map(|source| source.address)
+        .chain(desired.addresses.iter().copied())
 }
 
 /// A switch of conntrack's; `None` while conntrack is not loaded.

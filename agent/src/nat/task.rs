@@ -65,6 +65,8 @@ struct Task {
     table: Option<Ruleset>,
     /// What the table was made from last.
     made: Option<Arc<NatDesired>>,
+    /// Whether nothing of that is left to do.
+    complete: bool,
     /// Whether the table is to be read, and when it may be at the earliest.
     stale: Option<Staleness>,
     not_before: Instant,
@@ -116,6 +118,7 @@ impl Task {
             connection: None,
             table: None,
             made: None,
+            complete: false,
             stale: Some(Staleness::Unknown),
             not_before: now,
             sweep_at: None,
@@ -246,6 +249,7 @@ impl Task {
         // Rules are not read: they are known as long as nothing else has changed.
         if !same || why != Some(Staleness::Audit) {
             self.table = table;
+            self.complete = false;
         }
         Ok(())
     }
@@ -259,6 +263,10 @@ impl Task {
     }
 
     async fn make(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
+        if self.complete && self.made.as_ref().is_some_and(|made| Arc::ptr_eq(made, wanted)) {
+            return Ok(());
+        }
+        self.complete = false;
         let now = compile(wanted).map_err(Failure::Undesirable)?;
         let difference = difference(self.table.as_ref(), &now);
         if self.refusals >= PATIENCE && self.table.is_some() && !difference.first.is_empty() {
@@ -267,14 +275,17 @@ impl Task {
             self.change([vec![Change::RemoveTable], anew.first].concat()).await?;
             self.totals.forget_all();
             self.table = Some(now);
+            self.complete = true;
         } else if !difference.first.is_empty() {
             self.change(difference.first).await?;
             self.table = Some(after_first(self.table.as_ref(), &now));
+            self.complete = difference.afterwards.is_empty();
             self.sweep_at = (!difference.afterwards.is_empty()).then(|| Instant::now() + LINGER);
         } else if self.sweep_at.is_none_or(|at| at <= Instant::now()) {
             self.sweep(difference.afterwards).await?;
             self.sweep_at = None;
             self.table = Some(now);
+            self.complete = true;
         }
         self.conclude(wanted);
         Ok(())
@@ -306,7 +317,7 @@ impl Task {
         // Nobody needs to know any more when nftables changes.
         self.connection = None;
         self.conclude(wanted);
-        (self.table, self.made) = (None, None);
+        (self.table, self.made, self.complete) = (None, None, false);
         Ok(())
     }
 
@@ -328,7 +339,7 @@ impl Task {
         let had_table = self.made.is_some() || self.table.is_some();
         let same = |made: &Arc<NatDesired>| Arc::ptr_eq(made, wanted) || made.decides_like(wanted);
         if had_table && !self.made.as_ref().is_some_and(same) {
-            self.settling.changed(wanted);
+            self.settling.changed(self.made.as_deref(), wanted);
             self.read_switches();
         }
         self.totals.note(wanted);

@@ -57,7 +57,7 @@ fn a_pod_leaves_as_its_egress_ip_whoever_masquerades() {
         });
         let counters = installed.counters["erp"];
         assert!(counters.out_bytes >= 6 * 40 && counters.dropped_packets == 0, "{counters:?}");
-        assert_eq!((installed.stray_packets, installed.error.as_deref()), (0, None));
+        assert_eq!(installed.error, None);
     }
 }
 

@@ -78,12 +78,12 @@ fn counter(what: &str, egress: &str) -> Arc<str> {
 /// All chains.
 pub(super) fn add(table: &mut Ruleset, names: &Names, treatments: &Treatments<'_>, mask: u32) {
     for (treatment, name) in treatments.iter() {
-        let rules = Some(mark_rules(treatment, mask));
+        let rules = Some(mark_rules(treatment, mask).into());
         table.chains.insert(Arc::clone(name), Chain { base: None, rules });
     }
     let base = |nat, hook, priority| Some(Base { nat, hook, priority });
-    let mut chain = |name: &str, base, rules| {
-        table.chains.insert(name.into(), Chain { base, rules: Some(rules) });
+    let mut chain = |name: &str, base, rules: Vec<Rule>| {
+        table.chains.insert(name.into(), Chain { base, rules: Some(rules.into()) });
     };
     chain("unsolicited", base(false, Hook::Prerouting, EARLY), unsolicited());
     chain("classify", base(false, Hook::Prerouting, CLASSIFY), classify(names));

@@ -100,7 +100,7 @@ impl Conntrack {
 }
 
 /// Addresses and protocol of an entry; `None` for what is no flow of IPv4 or IPv6.
-fn flow(attributes: &[u8]) -> Option<Flow> {
+pub(super) fn flow(attributes: &[u8]) -> Option<Flow> {
     let (original, reply) = (attribute(attributes, CTA_TUPLE_ORIG)?, attribute(attributes, CTA_TUPLE_REPLY)?);
     let (source, destination) = addresses(original)?;
     let (reply_source, reply_destination) = addresses(reply)?;

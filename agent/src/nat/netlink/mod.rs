@@ -275,3 +275,6 @@ fn text(frame: &Frame<'_>) -> Option<String> {
 fn unreadable() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer about our table cannot be read")
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,4 +197,4 @@ impl fmt::Display for Change {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

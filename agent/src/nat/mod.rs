@@ -6,6 +6,7 @@
 //!
 //! Ours is the table by that name, whole; no other table is read or changed. Where no egress is desired there is no table,
 //! and neither nf_tables nor conntrack is loaded on our account.
+mod addition;
 mod compile;
 mod config;
 mod counting;

@@ -52,13 +52,21 @@ impl Settling {
         }
     }
 
-    /// The table was changed to what is wanted now, or removed. Where only Pods were added there is seldom anything to remove
-    /// and no hurry: until then `check` drops what an older flow would leave as.
-    pub(super) fn changed(&mut self, before: Option<&NatDesired>, wanted: &NatDesired) {
+    /// The table was changed to what is wanted now, or removed.
+    pub(super) fn changed(&mut self, wanted: &NatDesired) {
+        self.schedule(wanted, Duration::ZERO);
+    }
+
+    /// Only Pods were added: there is seldom anything to remove, and no hurry. Until then `check` drops what an older flow
+    /// would leave as.
+    pub(super) fn added(&mut self, more: &NatDesired) {
+        self.schedule(more, LEISURE);
+    }
+
+    fn schedule(&mut self, wanted: &NatDesired, after: Duration) {
         self.egress.extend(translated_to(wanted));
         let now = Instant::now();
-        let at = if before.is_some_and(|before| wanted.adds_to(before)) { now + LEISURE } else { now };
-        let at = at.max(self.rested.unwrap_or(now));
+        let at = (now + after).max(self.rested.unwrap_or(now));
         self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
     }
 

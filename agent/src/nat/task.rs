@@ -2,6 +2,8 @@
 //!
 //! Owns both netlink sockets and the known state of the table. What it changed itself it knows from the kernel's
 //! acknowledgement, so that a new Pod costs one short transaction. After anybody else's change it reads again.
+mod making;
+
 use std::{io, sync::Arc, time::Duration};
 
 use nix::errno::Errno;
@@ -13,9 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     NatConfig, NatDesired, NatError, NatInstalled,
-    compile::compile,
     counting::Totals,
-    diff::{Change, after_first, difference},
     failure::Failure,
     netlink::{Monitor, Notice, Requests},
     presence::nf_tables_in_memory,
@@ -260,93 +260,6 @@ impl Task {
             self.totals.add(connection.requests.counters().await?);
         }
         Ok(())
-    }
-
-    async fn make(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
-        if self.complete && self.made.as_ref().is_some_and(|made| Arc::ptr_eq(made, wanted)) {
-            return Ok(());
-        }
-        self.complete = false;
-        let now = compile(wanted).map_err(Failure::Undesirable)?;
-        let difference = difference(self.table.as_ref(), &now);
-        if self.refusals >= PATIENCE && self.table.is_some() && !difference.first.is_empty() {
-            self.count().await?;
-            let anew = super::diff::difference(None, &now);
-            self.change([vec![Change::RemoveTable], anew.first].concat()).await?;
-            self.totals.forget_all();
-            self.table = Some(now);
-            self.complete = true;
-        } else if !difference.first.is_empty() {
-            self.change(difference.first).await?;
-            self.table = Some(after_first(self.table.as_ref(), &now));
-            self.complete = difference.afterwards.is_empty();
-            self.sweep_at = (!difference.afterwards.is_empty()).then(|| Instant::now() + LINGER);
-        } else if self.sweep_at.is_none_or(|at| at <= Instant::now()) {
-            self.sweep(difference.afterwards).await?;
-            self.sweep_at = None;
-            self.table = Some(now);
-            self.complete = true;
-        }
-        self.conclude(wanted);
-        Ok(())
-    }
-
-    /// Takes away what no rule uses any more.
-    async fn sweep(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
-        let gone: Vec<Arc<str>> = changes
-            .iter()
-            .filter_map(|change| match change {
-                Change::RemoveCounter(name) => Some(Arc::clone(name)),
-                _ => None,
-            })
-            .collect();
-        if !gone.is_empty() {
-            self.count().await?;
-        }
-        self.change(changes).await?;
-        self.totals.forget(&gone);
-        Ok(())
-    }
-
-    async fn remove(&mut self, wanted: &Arc<NatDesired>) -> Result<(), Failure> {
-        if self.table.is_some() {
-            self.count().await?;
-            self.change(vec![Change::RemoveTable]).await?;
-        }
-        self.totals.forget_all();
-        // Nobody needs to know any more when nftables changes.
-        self.connection = None;
-        self.conclude(wanted);
-        (self.table, self.made, self.complete) = (None, None, false);
-        Ok(())
-    }
-
-    async fn change(&mut self, changes: Vec<Change>) -> Result<(), Failure> {
-        let Some(connection) = self.connection.as_mut().filter(|_| !changes.is_empty()) else {
-            return Ok(());
-        };
-        let began = Instant::now();
-        if let Err(refusal) = connection.requests.change(&changes).await? {
-            let place = refusal.place.and_then(|place| changes.into_iter().nth(place));
-            return Err(Failure::Refused(refusal, place));
-        }
-        tracing::trace!("{} changes of nftables in {:?}", changes.len(), began.elapsed());
-        Ok(())
-    }
-
-    /// The table is as wanted.
-    fn conclude(&mut self, wanted: &Arc<NatDesired>) {
-        let had_table = self.made.is_some() || self.table.is_some();
-        let same = |made: &Arc<NatDesired>| Arc::ptr_eq(made, wanted) || made.decides_like(wanted);
-        if had_table && !self.made.as_ref().is_some_and(same) {
-            self.settling.changed(self.made.as_deref(), wanted);
-            self.read_switches();
-        }
-        self.totals.note(wanted);
-        self.state.generation = wanted.generation;
-        self.state.addresses.clone_from(&wanted.addresses);
-        self.state.synced = true;
-        self.made = Some(Arc::clone(wanted));
     }
 
     /// Flows that go as it was desired before are forgotten, once the table is as it is desired now.

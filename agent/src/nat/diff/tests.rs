@@ -30,7 +30,7 @@ fn prefix() -> impl Strategy<Value = Prefix> {
     )
 }
 
-fn source() -> impl Strategy<Value = (Prefix, NatSource)> {
+pub(in crate::nat) fn source() -> impl Strategy<Value = (Prefix, NatSource)> {
     (prefix(), select(vec!["erp", "crm"]), 1..4u8, fate(), fate()).prop_map(
         |(prefix, egress, number, local, transit)| {
             let address = match prefix {
@@ -42,7 +42,7 @@ fn source() -> impl Strategy<Value = (Prefix, NatSource)> {
     )
 }
 
-fn desired() -> impl Strategy<Value = NatDesired> {
+pub(in crate::nat) fn desired() -> impl Strategy<Value = NatDesired> {
     let class = (btree_set(prefix(), 0..3), btree_set(prefix(), 0..3), vec(source(), 0..6)).prop_map(
         |(to, except, sources)| NatClass {
             to,

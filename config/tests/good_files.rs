@@ -228,3 +228,31 @@ fn a_station_needs_an_address_only() {
         (0, false, true)
     );
 }
+
+#[test]
+fn what_a_block_lies_in_need_not_be_written() {
+    let load = |spec: &str| {
+        let yaml = format!(
+            "apiVersion: plainroute.dev/v1alpha1\nkind: IPBlock\nmetadata: {{ name: b }}\nspec: {{ {spec}, node: a, pool: p }}\n"
+        );
+        load_inputs(&[Input::Stdin(yaml.into_bytes())]).map_err(|errors| errors.to_string())
+    };
+    for (spec, within) in [
+        ("cidr: 10.20.17.16/28", "10.20.16.0/20"),
+        ("cidr: 'fd00:20::1234/128'", "fd00:20::1000/116"),
+        ("cidr: 10.20.17.16/28, within: 10.20.16.0/20", "10.20.16.0/20"),
+    ] {
+        let loaded = load(spec).unwrap_or_else(|errors| panic!("{spec}: {errors}"));
+        match &loaded.objects[0].object {
+            Object::IpBlock(block) => assert_eq!(block.spec.within.to_string(), within, "{spec}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // What is written is not overlooked, and a wrong CIDR is one error.
+    let wrong = load("cidr: 10.20.17.16/28, within: 10.20.0.0/20").unwrap_err();
+    assert!(wrong.contains("spec.within: 10.20.0.0/20 is not what 10.20.17.16/28 lies in"), "{wrong}");
+    for spec in ["cidr: 10.20.17.16/99", "epoch: 1"] {
+        let wrong = load(spec).unwrap_err();
+        assert!(wrong.contains("spec.cidr") && !wrong.contains("within"), "{spec}: {wrong}");
+    }
+}

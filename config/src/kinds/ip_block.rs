@@ -26,7 +26,7 @@ pub struct IpBlockSpec {
     /// Its addresses, 4096 at most. It cannot be changed.
     pub cidr: Cidr,
     /// The /20 (IPv6: /116) that it lies in: whatever overlaps it lies there too, so one list by this field finds all of it.
-    /// It cannot be changed.
+    /// It cannot be changed. In a file it may be left out.
     pub within: Cidr,
     /// The node that owns it. It cannot be changed: a block is released, and made anew by the next owner.
     #[schemars(length(min = 1, max = 253))]

@@ -3,9 +3,13 @@ use serde::Deserialize;
 
 use super::{
     decode::{Decoder, Fault, Finding, choices, decode, steps},
-    tree::{Node, Step, Value},
+    tree::{Entry, Node, Step, Value},
 };
-use crate::{Kind, Object, Spec, Violations, kinds::Resource};
+use crate::{
+    Kind, Object, Spec, Violations,
+    kinds::{IpBlockSpec, Resource},
+    value::Cidr,
+};
 
 /// What ObjectMeta knows, whether we read it or not; a cluster's own output has all of it.
 const METADATA: [&str; 15] = [
@@ -35,7 +39,7 @@ pub(super) fn object(root: &Node) -> Result<Object, Vec<Finding>> {
         Kind::BgpPeer => resource(root).map(|peer| Object::BgpPeer(Box::new(peer))),
         Kind::BgpAdvertisement => resource(root).map(Object::BgpAdvertisement),
         Kind::IpPool => resource(root).map(Object::IpPool),
-        Kind::IpBlock => resource(root).map(|block| Object::IpBlock(Box::new(block))),
+        Kind::IpBlock => resource(&with_within(root)).map(|block| Object::IpBlock(Box::new(block))),
         Kind::Egress => resource(root).map(Object::Egress),
         Kind::Pod => plain(root).map(Object::Pod),
         Kind::Namespace => plain(root).map(Object::Namespace),
@@ -50,6 +54,24 @@ pub(super) fn object(root: &Node) -> Result<Object, Vec<Finding>> {
             Err(findings)
         }
     }
+}
+
+/// The block with its `within`, which the API server lists by and a person need not write: it follows from `cidr`.
+fn with_within(root: &Node) -> Node {
+    let mut root = root.clone();
+    let Value::Map(entries) = &mut root.value else { return root };
+    let spec = entries.iter_mut().find(|entry| entry.key == "spec").map(|entry| &mut entry.node);
+    let Some(spec) = spec.filter(|spec| spec.entry("within").is_none()) else { return root };
+    let cidr = spec.text("cidr").and_then(|text| text.parse::<Cidr>().ok());
+    // What is wrong with a `cidr` is to be said alone.
+    let within =
+        cidr.map_or("0.0.0.0/20".to_owned(), |cidr| IpBlockSpec::within_of(cidr.prefix()).to_string());
+    let place = spec.place;
+    if let Value::Map(fields) = &mut spec.value {
+        let node = Node { place, value: Value::Text(within) };
+        fields.push(Entry { key: "within".to_owned(), key_place: place, node });
+    }
+    root
 }
 
 fn written_by_agents(root: &Node, kind: Kind) -> Finding {

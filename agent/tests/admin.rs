@@ -49,7 +49,7 @@ struct Agent {
 fn access(published: watch::Receiver<Arc<Published>>, speaker: Speaker) -> Access {
     let (commands, bfd) = (mpsc::channel(1).0, watch::channel(Arc::default()).1);
     let ledger = Kept { path: "/nonexistent/ledger.sqlite".into(), trouble: watch::channel(None).1 };
-    Access { published, speaker, commands, bfd, ledger, readiness: Readiness::default() }
+    Access { published, speaker, commands, bfd, ipam: None, ledger, readiness: Readiness::default() }
 }
 
 impl Agent {
@@ -677,7 +677,11 @@ fn named_by_the_chart() -> BTreeMap<String, Vec<String>> {
 
 #[tokio::test]
 async fn the_charts_dashboards_and_alerts_name_metrics_that_there_are() {
-    let agent = Agent::start(carried_out(scenario("dual-stack"))).await;
+    let mut state = carried_out(scenario("dual-stack"));
+    // As on a node that gives addresses of it out.
+    let pool = Arc::make_mut(&mut state.plan).pools.first_mut().expect("a pool");
+    (pool.blocks_here, pool.free_here) = (Some(1), Some(3));
+    let agent = Agent::start(state).await;
     agent.keep_down(&["tor-a", "tor-b"]).await;
     let answer = agent.get_outside("/metrics").await;
     let there: BTreeSet<String> =

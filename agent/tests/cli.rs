@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plainroute_agent::{ledger::Who, plan::Plan};
+use plainroute_agent::{admin::view::PoolsCheck, ledger::Who, plan::Plan};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -351,7 +351,7 @@ fn a_reader_that_leaves_early_is_no_error_and_a_full_disk_is_one() {
 }
 
 /// Every command that asks, and what it asks for.
-const ASKING: [(&[&str], &str); 16] = [
+const ASKING: [(&[&str], &str); 17] = [
     (&["peers"], "/v1/peers"),
     (&["routes"], "/v1/routes/advertised"),
     (&["routes", "advertised", "--peer", "tor a&b"], "/v1/routes/advertised?peer=tor%20a%26b"),
@@ -359,6 +359,7 @@ const ASKING: [(&[&str], &str); 16] = [
     (&["routes", "kernel"], "/v1/routes/kernel"),
     (&["pods"], "/v1/pods"),
     (&["pools"], "/v1/pools"),
+    (&["pools", "check"], "/v1/pools/check"),
     (&["explain", "2001:db8::1"], "/v1/explain?subject=2001:db8::1"),
     (&["explain", "erp/orders"], "/v1/explain?subject=erp/orders"),
     (&["plan"], "/v1/plan"),
@@ -528,14 +529,25 @@ fn who_held_an_address_is_shown_and_that_nobody_is_known_is_said_as_it_is() {
     let held = answers::who();
     let table = run(&held, "table").expect(0).stdout;
     let expected = "\
-        NAMESPACE  POD       SINCE                 UNTIL                 POOL\n\
-        erp        orders-0  2026-11-20T08:00:00Z  2026-11-21T09:30:00Z  erp\n\
-        erp        orders-1  -                     -                     erp\n";
+        NAMESPACE  POD       NODE    SINCE                 UNTIL                 POOL\n\
+        erp        orders-0  node-a  2026-11-20T08:00:00Z  2026-11-21T09:30:00Z  erp\n\
+        erp        orders-1  node-a  -                     -                     erp\n\
+        erp        orders-0  node-b  2026-11-20T08:00:00Z  2026-11-21T09:30:00Z  erp\n";
     assert_eq!(table, expected);
     assert!(run(&held, "wide").expect(0).stdout.contains("6c1f  Ledger\n"));
     assert_eq!(run(&held, "json").expect(0).json(), value(&held));
     assert_eq!(run(&held, "yaml").expect(0).yaml(), value(&held));
-    let nobody = Who { holders: Vec::new(), ..held };
+    // Where this node knows nobody, the blocks of the cluster are told, and whose ledger knows of the past.
+    let elsewhere = Who { holders: Vec::new(), ..held };
+    let said = run(&elsewhere, "table").expect(1).stdout;
+    for line in [
+        "the IPBlocks of the cluster could not be asked: the API server is away\n",
+        "now: IPBlock 10-20-0-0-28 of node node-b (IPPool erp): lent to node node-c (IPBlock of UID 77) since 2026-11-20T08:00:00Z\n",
+        "on node-b `plainroute who 10.20.0.10 --at 2026-11-21T00:00:00Z`",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    let nobody = Who { blocks: Vec::new(), blocks_unknown: None, ..elsewhere };
     assert_eq!(run(&nobody, "json").expect(1).json(), value(&nobody));
     let earlier = Some("2026-09-30T23:59:59Z".parse().expect("a time"));
     for (answer, expected) in [
@@ -556,6 +568,24 @@ fn who_held_an_address_is_shown_and_that_nobody_is_known_is_said_as_it_is() {
         let outcome = self::run(wrong).expect(2);
         assert!(outcome.stderr.contains(wrong[wrong.len() - 1]), "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn what_the_records_do_not_agree_in_is_told_side_by_side() {
+    let checked = answers::pools_check();
+    let run = |answer: &PoolsCheck, words: &[&str]| FakeAgent::answering(answer).run(words);
+    let said = run(&checked, &["pools", "check"]).expect(1).stdout;
+    assert!(said.contains("10.20.0.1\n  journal  held by Pod erp/app (UID 6c1f, sandbox c1)\n"), "{said}");
+    assert_eq!(said.matches("  => mended\n").count(), 1, "{said}");
+    assert_eq!(said.matches("  => it is freed\n").count(), 3, "{said}");
+    assert_eq!(said.matches("`--repair` mends it now").count(), 1, "{said}");
+    assert!(said.contains("not compared: the IPBlocks of this node could not be read"), "{said}");
+    let said = run(&checked, &["pools", "check", "--repair"]).expect(1).stdout;
+    assert!(said.contains("  not mended yet\n"), "{said}");
+    let well = PoolsCheck { disagreements: Vec::new(), unknown: Vec::new(), mended: Vec::new(), ..checked };
+    let said = run(&well, &["pools", "check"]).expect(0).stdout;
+    assert_eq!(said, "journal, IPBlocks, sandboxes and Pods of node node-a agree\n");
+    assert_eq!(run(&well, &["pools", "check", "-o", "json"]).expect(0).json(), value(&well));
 }
 
 #[test]

@@ -15,10 +15,12 @@ use plainroute_agent::{
     admin::{Access, AdminError, Published, serve, view::Health},
     fib::TABLE_MAIN,
     ledger::{
-        self, Holder, HolderSource, Kept, Ledger, LedgerEvent, LedgerVerdict, Reader, Row, Settings, Who,
+        self, Given, Holder, HolderSource, Kept, Ledger, LedgerEvent, LedgerVerdict, Reader, Row, Settings,
+        Who,
     },
     plan::plan,
 };
+use plainroute_blocks::{Entry, Holdings, OwnedBlock};
 use plainroute_config::Readiness;
 use plainroute_speaker::{Speaker, SpeakerConfig};
 use tempfile::TempDir;
@@ -80,6 +82,10 @@ fn unplanned() -> Arc<Published> {
 
 impl Node {
     async fn start(folder: &TempDir, state: Arc<Published>) -> Node {
+        Node::start_with(folder, state, None).await
+    }
+
+    async fn start_with(folder: &TempDir, state: Arc<Published>, given: Option<Given>) -> Node {
         let path = folder.path().join(ledger::FILE);
         let (published, receiver) = watch::channel(state);
         let (trouble_out, trouble) = watch::channel(None);
@@ -87,13 +93,14 @@ impl Node {
         let mut seen = receiver.clone();
         // What is there at its start is news too.
         seen.mark_changed();
-        let keeping = tokio::spawn(ledger::keep(settings, seen, trouble_out));
+        let keeping = tokio::spawn(ledger::keep(settings, seen, given, trouble_out));
         let (cancel, socket) = (CancellationToken::new(), folder.path().join("agent.sock"));
         let access = Access {
             published: receiver,
             speaker: Speaker::start(SpeakerConfig::default()),
             commands: mpsc::channel(1).0,
             bfd: watch::channel(Arc::default()).1,
+            ipam: None,
             ledger: Kept { path: path.clone(), trouble: trouble.clone() },
             readiness: Readiness::default(),
         };
@@ -295,4 +302,125 @@ async fn rows_older_than_the_days_go_a_day_at_a_time() {
     node.publish(planned(&[]));
     node.rows(&[(Freed, "of-430"), (Held, "of-399"), (Freed, "of-399"), (Held, "a"), (Freed, "a")]).await;
     node.stop().await;
+}
+
+/// A node that gives the addresses of 10.20.0.0/28 out itself.
+struct Giver {
+    node: Node,
+    entries: mpsc::Sender<Entry>,
+    holdings: watch::Sender<Option<Holdings>>,
+}
+
+impl Giver {
+    async fn start(folder: &TempDir, state: Arc<Published>, holdings: Option<Holdings>) -> Giver {
+        let (entries, entries_in) = mpsc::channel(16);
+        let (holdings_out, mut holdings_in) = watch::channel(holdings);
+        holdings_in.mark_changed();
+        let given = Given { holdings: holdings_in, entries: entries_in };
+        let node = Node::start_with(folder, state, Some(given)).await;
+        Giver { node, entries, holdings: holdings_out }
+    }
+
+    async fn tell(&self, holder: &plainroute_blocks::Holder, at: &str, ends: bool) {
+        let (address, at) = (address(), at.parse().expect("a time"));
+        let entry = Entry { address, holder: holder.clone(), at, ends };
+        self.entries.send(entry).await.expect("it is heard");
+    }
+}
+
+fn address() -> IpAddr {
+    [10, 20, 0, 5].into()
+}
+
+fn holder(name: &str) -> plainroute_blocks::Holder {
+    plainroute_blocks::Holder {
+        namespace: "erp".to_owned(),
+        name: name.to_owned(),
+        pod_uid: format!("u-{name}"),
+        container_id: "c".to_owned(),
+        interface: "eth0".to_owned(),
+        stateful_set: None,
+        since: "2026-11-22T10:00:00Z".parse().expect("a time"),
+    }
+}
+
+fn holdings(name: Option<&str>) -> Holdings {
+    let block = OwnedBlock { pool: "erp".to_owned(), ..OwnedBlock::default() };
+    let blocks = [("10.20.0.0/28".parse().expect("a prefix"), block)];
+    let held = name.map(|name| (address(), holder(name)));
+    Holdings { blocks: Arc::new(blocks.into()), held: Arc::new(held.into_iter().collect()) }
+}
+
+/// The same Pod and address by the plan, of a pool in blocks.
+fn planned_in_blocks(name: &str) -> Arc<Published> {
+    let yaml = format!(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {{ name: erp }}
+---
+apiVersion: plainroute.dev/v1alpha1
+kind: IPPool
+metadata: {{ name: erp }}
+spec: {{ ipRanges: [{{ cidr: 10.20.0.0/24 }}] }}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{ name: {name}, namespace: erp, uid: u-{name} }}
+spec: {{ nodeName: node-a }}
+status: {{ phase: Running, podIPs: [{{ ip: 10.20.0.5 }}] }}
+"
+    );
+    let snapshot = common::snapshot(common::objects(&yaml), Vec::new(), Vec::new());
+    let local = plainroute_agent::plan::Local { holdings: Some(holdings(Some(name))), ..common::local() };
+    let plan = Arc::new(plan(&snapshot, &local));
+    assert_eq!(plan.addresses().count(), 1, "the plan tells of it too");
+    Arc::new(Published { plan, ..Published::new("node-a".to_owned(), TABLE_MAIN) })
+}
+
+#[tokio::test]
+async fn an_address_that_is_given_out_is_in_it_from_add_to_del_and_once() {
+    let folder = TempDir::new().expect("a directory");
+    let giver = Giver::start(&folder, planned(&[]), Some(holdings(None))).await;
+    let (began, ended) = ("2026-11-22T10:00:00Z", "2026-11-22T10:00:05Z");
+    // Never planned, never advertised.
+    giver.holdings.send_replace(Some(holdings(Some("app"))));
+    giver.tell(&holder("app"), began, false).await;
+    let rows = giver.node.rows(&[(Held, "app")]).await;
+    assert_eq!((rows[0].pool.as_deref(), rows[0].uid.as_deref()), (Some("erp"), Some("u-app")));
+    assert_eq!(rows[0].since.to_string(), began);
+    // The plan says so too, and then no more: the API server may be wrong about Pods, the journal is not.
+    giver.node.publish(planned_in_blocks("app"));
+    giver.node.publish(planned(&[("other", "u9", "192.0.2.9")]));
+    giver.node.rows(&[(Held, "app"), (Held, "other")]).await;
+    // Given back, with the journal's time; and one that was held between two looks only.
+    giver.holdings.send_replace(Some(holdings(None)));
+    giver.tell(&holder("brief"), "2026-11-22T10:00:06Z", false).await;
+    giver.tell(&holder("brief"), "2026-11-22T10:00:07Z", true).await;
+    let all = [(Held, "app"), (Held, "other"), (Freed, "app"), (Held, "brief"), (Freed, "brief")];
+    let rows = giver.node.rows(&all).await;
+    assert_eq!(rows[4].time.to_string(), "2026-11-22T10:00:07Z");
+    // What comes late is about another Pod than who has it now.
+    giver.holdings.send_replace(Some(holdings(Some("next"))));
+    giver.tell(&holder("next"), "2026-11-22T10:00:08Z", false).await;
+    giver.tell(&holder("app"), ended, true).await;
+    giver.node.rows(&[&all[..], &[(Held, "next")]].concat()).await;
+    giver.holdings.send_replace(Some(holdings(None)));
+    giver.tell(&holder("next"), "2026-11-22T10:00:09Z", true).await;
+    giver.node.rows(&[&all[..], &[(Held, "next"), (Freed, "next")]].concat()).await;
+    giver.node.stop().await;
+}
+
+#[tokio::test]
+async fn while_the_journal_is_not_read_nobody_is_gone() {
+    let folder = TempDir::new().expect("a directory");
+    let giver = Giver::start(&folder, planned(&[]), Some(holdings(Some("app")))).await;
+    giver.node.rows(&[(Held, "app")]).await;
+    giver.node.stop().await;
+
+    let giver = Giver::start(&folder, planned(&[("other", "u9", "192.0.2.9")]), None).await;
+    giver.node.rows(&[(Held, "app"), (Held, "other")]).await;
+    giver.holdings.send_replace(Some(holdings(None)));
+    giver.node.rows(&[(Held, "app"), (Held, "other"), (Freed, "app")]).await;
+    giver.node.stop().await;
 }

@@ -37,7 +37,7 @@ agent. A command may be shortened as long as it stays clear: `plainroute ex 10.2
 ";
 
 /// Which shape each command answers in.
-const ANSWERS: [(&str, &str); 16] = [
+const ANSWERS: [(&str, &str); 17] = [
     ("plainroute peers", "a list of [PeerView](#peerview)"),
     (
         "plainroute routes",
@@ -45,6 +45,7 @@ const ANSWERS: [(&str, &str); 16] = [
     ),
     ("plainroute pods", "a list of [PodView](#podview)"),
     ("plainroute pools", "a list of [PoolPlan](#poolplan)"),
+    ("plainroute pools check", "one [PoolsCheck](#poolscheck)"),
     ("plainroute who", "one [Who](#who)"),
     ("plainroute ledger export", "JSON: one [Row](#row) a line"),
     ("plainroute ledger verify", "one [LedgerVerdict](#ledgerverdict)"),
@@ -93,10 +94,14 @@ const SHAPES: [&str; 31] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 16] = [
+const MORE_SHAPES: [&str; 20] = [
+    "PoolsCheck",
+    "Disagreement",
+    "Against",
     "Who",
     "HolderView",
     "HolderSource",
+    "BlockSays",
     "Row",
     "LedgerEvent",
     "LedgerVerdict",
@@ -118,6 +123,7 @@ fn shapes() -> Shapes {
         include_str!("../src/bfd/protocol.rs"),
         include_str!("../src/drain.rs"),
         include_str!("../src/index/hold.rs"),
+        include_str!("../src/ipam/check.rs"),
         include_str!("../src/ledger/view.rs"),
         include_str!("../src/plan/mod.rs"),
         include_str!("../src/plan/peer.rs"),
@@ -263,6 +269,7 @@ fn answers_have_exactly_the_fields_that_the_reference_lists() {
         agree("DrainView", json!(view));
     }
     agree("Who", json!(answers::who()));
+    agree("PoolsCheck", json!(answers::pools_check()));
     agree("Vec<Row>", json!(answers::ledger_rows()));
     agree("LedgerVerdict", json!(answers::damaged_ledger()));
     for folder in common::scenarios() {

@@ -31,6 +31,8 @@ pub struct OwnedBlock {
     pub free: usize,
     /// The name of the IPBlock of another node that it is borrowed of.
     pub lender: Option<String>,
+    /// The node of that.
+    pub lender_node: Option<String>,
     /// Addresses of it that are lent, and to which node: that node advertises them, this one does not deliver to them.
     pub lent: BTreeMap<IpAddr, String>,
 }

@@ -60,6 +60,8 @@ pub enum Input {
     Release(Ticket, IpAddr, bool),
     /// What runs on the node, from a source in sync. Two of them, thirty seconds apart, end what neither of them sees.
     Observed(Observation),
+    /// Somebody else may have written to the IPBlocks of this node: each is read again.
+    Doubted,
     /// The time that [`crate::Ipam::poll_timeout`] said has come.
     Timeout,
 }

@@ -16,8 +16,8 @@ use super::{
     Published,
     view::{
         AuthenticationView, DrainView, FamilyView, Health, HeldView, KernelRouteView, Md5FailuresView,
-        NegotiatedRestartView, NegotiatedView, PeerView, PodView, RangeView, RouteView, StationView,
-        TcpAoFailuresView,
+        NegotiatedRestartView, NegotiatedView, PeerView, PodView, PoolsCheck, RangeView, RouteView,
+        StationView, TcpAoFailuresView,
     },
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     drain::{AskedBy, DrainState},
     fib::{RouteKey, Target},
     index::Held,
+    ipam::{Disagreement, Findings},
     plan::{AddressPlan, BlockPlan, Delivery, FoundBy, PeerPlan, PodPlan},
 };
 
@@ -422,6 +423,11 @@ pub(super) fn held(state: &Published) -> Vec<HeldView> {
         message: held.reason.message().to_owned(),
     };
     state.held.iter().map(view).collect()
+}
+
+pub(super) fn pools_check(state: &Published, mended: Vec<Disagreement>, found: Findings) -> PoolsCheck {
+    let Findings { disagreements, unknown } = found;
+    PoolsCheck { node: state.node.clone(), mended, disagreements, unknown }
 }
 
 pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<StationView>) -> Health {

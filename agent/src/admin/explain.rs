@@ -2,6 +2,7 @@
 use std::net::IpAddr;
 
 use plainroute_bgp::Prefix;
+use plainroute_blocks::{Holdings, OwnedBlock};
 
 use super::{
     Published,
@@ -14,19 +15,31 @@ use crate::{
 };
 
 /// Explains an address, or a Pod given as NAMESPACE/POD.
-pub(super) fn explain(state: &Published, peers: &[PeerView], subject: &str) -> Explanation {
+pub(super) fn explain(
+    state: &Published,
+    holdings: &Holdings,
+    peers: &[PeerView],
+    subject: &str,
+) -> Explanation {
     let asked: Option<IpAddr> = subject.parse().ok();
     let about = |pod: &PodPlan| asked.is_none() && pod_name(pod) == subject;
     let mut addresses = Vec::new();
     for pod in &state.plan.pods {
         let of_pod = pod.addresses.iter().filter(|address| about(pod) || asked == Some(address.address));
-        addresses.extend(of_pod.map(|address| explain_address(state, peers, pod, address)));
+        addresses.extend(of_pod.map(|address| {
+            let mut explained = explain_address(state, peers, pod, address);
+            explained.steps.splice(1..1, loan(holdings, address.address));
+            explained
+        }));
         let meant = about(pod) || asked.is_some_and(|asked| pod.pod_ips.contains(&asked));
         addresses.extend(pod.refused.as_ref().filter(|_| meant).map(|reason| whole(pod, reason, asked)));
     }
     let mut notes = Vec::new();
     match asked {
-        Some(address) => notes.extend(about_address(state, address, addresses.is_empty())),
+        Some(address) => {
+            notes.extend(about_address(state, address, addresses.is_empty()));
+            notes.extend(lent(holdings, address));
+        }
         None if addresses.is_empty() => {
             let hint = if subject.contains('/') { "" } else { "; write NAMESPACE/POD or an IP address" };
             notes.push(format!("no Pod {subject} is known to the agent of node {}{hint}", state.node));
@@ -134,6 +147,23 @@ fn steps(
         }));
     }
     steps
+}
+
+/// Of whom the address is borrowed.
+fn loan(holdings: &Holdings, address: IpAddr) -> Option<Step> {
+    let block = holdings.blocks.get(&Prefix::host(address))?;
+    let (lender, lost) = (block.lender.as_ref()?, block.lost);
+    let of = block.lender_node.as_deref().unwrap_or("unknown");
+    let text = format!("it is borrowed of IPBlock {lender} of node {of}, which lends it to this node");
+    Some(if lost { no(format!("{text}, but the loan is gone")) } else { yes(text) })
+}
+
+/// To whom this node lends it.
+fn lent(holdings: &Holdings, address: IpAddr) -> Option<String> {
+    let lending =
+        |(prefix, block): (&Prefix, &OwnedBlock)| Some((*prefix, block.lent.get(&address)?.clone()));
+    let (block, node) = holdings.blocks.iter().find_map(lending)?;
+    Some(format!("this node lends it, of its block {block}, to node {node}, which advertises it on its own"))
 }
 
 /// What is known of an address beside Pods.

@@ -14,7 +14,7 @@ use super::{
     Published, answer,
     view::{Md5FailuresView, PeerView, StationView, TcpAoFailuresView},
 };
-use crate::drain::DrainState;
+use crate::{drain::DrainState, ipam::Told};
 
 /// What a scraper must be told the text is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +52,11 @@ struct OfPool {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfInterface {
     interface: String,
 }
@@ -73,6 +78,7 @@ pub(super) fn encode(
     peers: &[PeerView],
     stations: &[StationView],
     recording: Option<RecorderStatus>,
+    ipam: Option<&Told>,
 ) -> String {
     let mut registry = Registry::with_prefix("plainroute");
     registry.register(
@@ -84,6 +90,7 @@ pub(super) fn encode(
     monitoring(&mut registry, stations);
     record(&mut registry, recording);
     pods(&mut registry, state);
+    without_address(&mut registry, ipam);
     kernel(&mut registry, state);
     sources(&mut registry, state);
     router_advertisements(&mut registry, state);
@@ -243,17 +250,32 @@ fn pods(registry: &mut Registry, state: &Published) {
     pools(registry, state);
 }
 
+/// How many Pods get no address, by why.
+fn without_address(registry: &mut Registry, ipam: Option<&Told>) {
+    let pods = Family::<OfReason, Gauge>::default();
+    // There also where it is none, so that an alert sees it come.
+    drop(pods.get_or_create(&OfReason { reason: "PoolExhausted" }));
+    for refused in ipam.into_iter().flat_map(|ipam| ipam.refused.values()) {
+        pods.get_or_create(&OfReason { reason: refused.reason }).inc();
+    }
+    registry.register("pods_without_address", "Pods that ask for an address and get none, by reason", pods);
+}
+
 /// How much of each pool this node still has to give.
 fn pools(registry: &mut Registry, state: &Published) {
-    let [blocks, free] = std::array::from_fn(|_| Family::<OfPool, Gauge>::default());
+    let [blocks, free, size, used] = std::array::from_fn(|_| Family::<OfPool, Gauge>::default());
     for pool in &state.plan.pools {
         let (Some(owned), Some(left)) = (pool.blocks_here, pool.free_here) else { continue };
         let of = OfPool { pool: pool.name.clone() };
         blocks.get_or_create(&of).set(count(owned));
         free.get_or_create(&of).set(count(left));
+        size.get_or_create(&of).set(i64::try_from(pool.size()).unwrap_or(i64::MAX));
+        used.get_or_create(&of).set(count(pool.used_here));
     }
     registry.register("pool_blocks", "Blocks of the pool that this node owns", blocks);
     registry.register("pool_free_addresses", "Addresses of those blocks that nobody has", free);
+    registry.register("pool_addresses", "Addresses of the pool in all", size);
+    registry.register("pool_pod_addresses", "Addresses of the pool that Pods of this node have", used);
 }
 
 fn kernel(registry: &mut Registry, state: &Published) {

@@ -8,6 +8,7 @@ mod metrics;
 mod readiness;
 mod server;
 pub mod view;
+mod who;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +20,7 @@ use std::{
 use plainroute_config::ObjectKey;
 use tokio::sync::oneshot;
 
+pub use crate::ipam::Desk;
 pub use server::{Access, AdminError, serve};
 
 use crate::{

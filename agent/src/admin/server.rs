@@ -26,12 +26,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Command, Published, answer, explain, metrics, readiness,
     view::{
-        DrainView, Explanation, Health, HeldView, KernelRouteView, PeerView, PodView, RouteView, StationView,
+        DrainView, Explanation, Health, HeldView, KernelRouteView, PeerView, PodView, PoolsCheck, RouteView,
+        StationView,
     },
+    who,
 };
 use crate::{
     bfd::client::Views,
-    ledger::{Holder, HolderView, Kept, LedgerError, LedgerVerdict, Reader, Row, Who},
+    ipam::Desk,
+    ledger::{Kept, LedgerError, LedgerVerdict, Reader, Row},
     plan::{Plan, PoolPlan},
     private_socket::{self, BindError},
 };
@@ -76,12 +79,14 @@ pub struct Access {
     pub bfd: watch::Receiver<Arc<Views>>,
     /// The ledger of who held which address when.
     pub ledger: Kept,
+    /// The task that gives addresses out; none where this node does not.
+    pub ipam: Option<Desk>,
     /// What readiness waits for beside the sources and the kernel.
     pub readiness: Readiness,
 }
 
 impl Access {
-    fn state(&self) -> Arc<Published> {
+    pub(super) fn state(&self) -> Arc<Published> {
         Arc::clone(&self.published.borrow())
     }
 
@@ -97,8 +102,14 @@ impl Access {
         done.map_err(|why| (StatusCode::INTERNAL_SERVER_ERROR, why))
     }
 
+    fn desk(&self) -> Result<&Desk, Refused> {
+        let none =
+            || (StatusCode::CONFLICT, "this agent gives no addresses out (AgentConfig ipam)".to_owned());
+        self.ipam.as_ref().ok_or_else(none)
+    }
+
     /// Reads the ledger where that may take its time.
-    async fn read_ledger<T: Send + 'static>(
+    pub(super) async fn read_ledger<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, Refused> {
@@ -163,10 +174,11 @@ fn routes() -> Router<Access> {
         .route("/v1/routes/kernel", get(kernel))
         .route("/v1/pods", get(pods))
         .route("/v1/pools", get(pools))
+        .route("/v1/pools/check", get(pools_check).post(pools_repair))
         .route("/v1/plan", get(plan))
         .route("/v1/explain", get(explained))
         .route("/v1/check", get(check))
-        .route("/v1/who", get(who))
+        .route("/v1/who", get(who::who))
         .route("/v1/ledger", get(ledger_rows))
         .route("/v1/ledger/verify", get(ledger_verdict))
         .route("/v1/held", get(held).delete(confirm))
@@ -250,6 +262,22 @@ async fn pools(State(shared): State<Access>) -> Json<Vec<PoolPlan>> {
     Json(shared.state().plan.pools.clone())
 }
 
+/// What does not fit together of the addresses that this node gives out.
+async fn pools_check(State(shared): State<Access>) -> Result<Json<PoolsCheck>, Refused> {
+    let found = shared.desk()?.check().await.map_err(unavailable)?;
+    Ok(Json(answer::pools_check(&shared.state(), Vec::new(), found)))
+}
+
+/// The same, after what can be mended without harm was mended.
+async fn pools_repair(State(shared): State<Access>) -> Result<Json<PoolsCheck>, Refused> {
+    let repaired = shared.desk()?.repair().await.map_err(unavailable)?;
+    Ok(Json(answer::pools_check(&shared.state(), repaired.mended, repaired.left)))
+}
+
+fn unavailable(why: String) -> Refused {
+    (StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
 async fn plan(State(shared): State<Access>) -> Json<Plan> {
     Json(Plan::clone(&shared.state().plan))
 }
@@ -261,44 +289,15 @@ struct About {
 }
 
 async fn explained(State(shared): State<Access>, Query(query): Query<About>) -> Json<Explanation> {
-    Json(explain::explain(&shared.state(), &shared.peers(), &query.subject))
+    let holdings = shared.ipam.as_ref().and_then(Desk::holdings).unwrap_or_default();
+    Json(explain::explain(&shared.state(), &holdings, &shared.peers(), &query.subject))
 }
 
 async fn check(State(shared): State<Access>) -> Json<Health> {
     let mut health = answer::health(&shared.state(), &shared.peers(), shared.stations());
     health.problems.extend(shared.ledger.trouble.borrow().clone());
+    health.problems.extend(shared.ipam.as_ref().and_then(|desk| desk.told().trouble.clone()));
     Json(health)
-}
-
-/// `?address=IP&at=TIME`; without `at`, now.
-#[derive(Deserialize)]
-struct OfAddress {
-    address: IpAddr,
-    at: Option<jiff::Timestamp>,
-}
-
-/// Now, the plan knows it too: also where the ledger is behind, or cannot be read.
-async fn who(State(shared): State<Access>, Query(query): Query<OfAddress>) -> Result<Json<Who>, Refused> {
-    let OfAddress { address, at } = query;
-    let now = jiff::Timestamp::now();
-    if at.is_some_and(|at| at > now) {
-        return Err((StatusCode::BAD_REQUEST, "that time is still to come".to_owned()));
-    }
-    let state = shared.state();
-    let read = shared
-        .read_ledger(move |ledger| Ok((ledger.who(address, at.unwrap_or(now))?, ledger.known_since()?)));
-    let (written, known_since) = match read.await {
-        Ok(read) => read,
-        Err(refused) if at.is_some() => return Err(refused),
-        Err(_) => (None, None),
-    };
-    let planned = || crate::ledger::holders(&state.plan).remove(&address).map(Holder::from);
-    let holders = match (written, at) {
-        (Some(written), _) => vec![written],
-        (None, None) => planned().into_iter().map(HolderView::from).collect(),
-        (None, Some(_)) => Vec::new(),
-    };
-    Ok(Json(Who { address, node: state.node.clone(), at, holders, known_since }))
 }
 
 /// `?since=TIME&after=NUMBER`: a page of rows; the next begins after its last.
@@ -373,7 +372,7 @@ struct Wait {
 }
 
 /// What was asked for cannot be done, and why.
-type Refused = (StatusCode, String);
+pub(super) type Refused = (StatusCode, String);
 
 async fn drain(State(shared): State<Access>, Query(query): Query<Wait>) -> Result<Json<DrainView>, Refused> {
     let wait = Duration::from_secs(u64::from(query.wait_seconds));
@@ -387,8 +386,9 @@ async fn undrain(State(shared): State<Access>) -> Result<Json<DrainView>, Refuse
 }
 
 async fn scrape(State(shared): State<Access>) -> Response {
-    let text =
-        metrics::encode(&shared.state(), &shared.peers(), &shared.stations(), shared.speaker.recording());
+    let (state, peers, stations) = (shared.state(), shared.peers(), shared.stations());
+    let ipam = shared.ipam.as_ref().map(Desk::told);
+    let text = metrics::encode(&state, &peers, &stations, shared.speaker.recording(), ipam.as_deref());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

@@ -6,6 +6,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::ipam::{Against, Disagreement};
+
 use crate::{
     bfd::protocol::BfdView,
     drain::{AskedBy, DrainState},
@@ -460,4 +462,20 @@ pub struct Health {
     /// The monitoring stations, where there are any. One that is away is worth a note and no problem of the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stations: Vec<StationView>,
+}
+
+/// The answer to `plainroute pools check`: what does not fit together of the addresses that this node gives out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolsCheck {
+    /// The node.
+    pub node: String,
+    /// What was mended, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mended: Vec<Disagreement>,
+    /// What does not fit together, by address or block.
+    pub disagreements: Vec<Disagreement>,
+    /// What could not be compared, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
 }

@@ -18,7 +18,10 @@ pub(super) fn who(who: &Who) -> anyhow::Result<bool> {
     let answer: ledger::Who = client::ask(asked, &format!("/v1/who?address={address}{at}"))?;
     match asked.output {
         Output::Json | Output::Yaml => print_value(&answer, asked.output)?,
-        Output::Table | Output::Wide => print_rows(&answer.holders, asked.output, &nobody(&answer))?,
+        Output::Table | Output::Wide => {
+            print_rows(&answer.holders, asked.output, &nobody(&answer))?;
+            print(&elsewhere(&answer))?;
+        }
     }
     Ok(!answer.holders.is_empty())
 }
@@ -36,6 +39,34 @@ fn nobody(answer: &ledger::Who) -> String {
             format!("who held {address} at {at} is not known: the ledger of node {node} is empty")
         }
     }
+}
+
+/// Where the one who knows is to be found.
+fn elsewhere(answer: &ledger::Who) -> String {
+    let ledger::Who { address, at, holders, blocks, blocks_unknown, .. } = answer;
+    let mut text = String::new();
+    if !holders.is_empty() {
+        return text;
+    }
+    if let Some(why) = blocks_unknown {
+        text.push_str(&format!("the IPBlocks of the cluster could not be asked: {why}\n"));
+    }
+    for ledger::BlockSays { block, node, pool, says, since } in blocks {
+        let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+        text.push_str(&format!("now: IPBlock {block} of node {node} (IPPool {pool}): {says}{since}\n"));
+    }
+    if let Some(at) = at {
+        let ask = format!("plainroute who {address} --at {at}");
+        let others = "then another node may have owned it: ask those of the pool, or the exports of all";
+        text.push_str(&match blocks.first() {
+            Some(now) => format!(
+                "whose it was then the ledger of that node knows: on {} `{ask}`; {others}\n",
+                now.node
+            ),
+            None => String::new(),
+        });
+    }
+    text
 }
 
 pub(super) fn export(since: Option<Timestamp>, socket: PathBuf) -> anyhow::Result<bool> {
@@ -80,7 +111,7 @@ fn verdict_text(verdict: &LedgerVerdict) -> String {
 
 impl Rows for HolderView {
     fn titles(wide: bool) -> Vec<&'static str> {
-        let mut titles = vec!["NAMESPACE", "POD", "SINCE", "UNTIL", "POOL"];
+        let mut titles = vec!["NAMESPACE", "POD", "NODE", "SINCE", "UNTIL", "POOL"];
         if wide {
             titles.extend(["UID", "SOURCE"]);
         }
@@ -91,6 +122,7 @@ impl Rows for HolderView {
         let mut cells = vec![
             self.namespace.clone(),
             self.pod.clone(),
+            self.node.clone(),
             or_dash(self.since),
             or_dash(self.until),
             or_dash(self.pool.as_ref()),

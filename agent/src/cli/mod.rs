@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod ledger;
 mod output;
+mod pools;
 mod replay;
 mod show;
 
@@ -42,8 +43,8 @@ enum Command {
     Routes(Routes),
     /// Show every Pod address and whether it is advertised; 1 if the kernel is in the way of one
     Pods(Asked),
-    /// Show the pools
-    Pools(Asked),
+    /// Show the pools, or check the addresses that are given out of them
+    Pools(Pools),
     /// Say which Pod of this node holds an address, or held it at a time; 1 if none is known
     Who(Who),
     /// Look at the ledger of who held which address when
@@ -167,6 +168,28 @@ enum Which {
     Received,
     /// As they should be in the kernel, and whether they are
     Kernel,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Pools {
+    #[command(subcommand)]
+    command: Option<PoolsCommand>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Subcommand)]
+enum PoolsCommand {
+    /// Hold the journal of this node's addresses against its IPBlocks, sandboxes and Pods; 1 if they do not agree
+    Check {
+        /// First mend what can be mended without harm: what has leaked is freed after two looks, half a minute apart, and IPBlocks
+        /// are written as the journal says
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -311,7 +334,10 @@ pub fn run() -> ExitCode {
         Command::Peers(asked) => show::peers(&asked),
         Command::Routes(routes) => show::routes(&routes),
         Command::Pods(asked) => show::pods(&asked),
-        Command::Pools(asked) => show::pools(&asked),
+        Command::Pools(Pools { command: None, asked }) => show::pools(&asked),
+        Command::Pools(Pools { command: Some(PoolsCommand::Check { repair, asked }), .. }) => {
+            pools::check(asked, repair)
+        }
         Command::Who(who) => ledger::who(&who),
         Command::Ledger(Ledger { command: LedgerCommand::Export { since, socket } }) => {
             ledger::export(since, socket)

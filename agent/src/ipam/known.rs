@@ -29,6 +29,8 @@ pub(super) struct KnownPod {
     pub(super) fixed: Result<Vec<IpAddr>, String>,
     pub(super) pools: Option<Vec<String>>,
     pub(super) stateful_set: Option<String>,
+    /// Those of its status.
+    pub(super) addresses: Vec<IpAddr>,
     live: bool,
 }
 
@@ -76,6 +78,19 @@ impl Known {
         self.pods.get(&(namespace.to_owned(), name.to_owned()))
     }
 
+    /// The Pods that have not ended, by namespace and name.
+    pub(super) fn live_pods(&self) -> impl Iterator<Item = (&str, &str, &KnownPod)> {
+        let pods = self.pods.iter().filter(|(_, pod)| pod.live);
+        pods.map(|((namespace, name), pod)| (namespace.as_str(), name.as_str(), pod))
+    }
+
+    /// The sandboxes of which the CNI has a record, with the Pod and the addresses of each.
+    pub(super) fn sandboxes(&self) -> impl Iterator<Item = (&Attachment, &(String, String), &[IpAddr])> {
+        self.sandboxes
+            .iter()
+            .map(|(attachment, sandbox)| (attachment, &sandbox.pod, sandbox.addresses.as_slice()))
+    }
+
     /// What is seen to run. A sandbox of which the CNI has no record counts as well, as long as its Pod lives and there is no
     /// record of another one in its place: it may be about to be made.
     pub(super) fn observe(&self, holdings: &Holdings) -> Observation {
@@ -119,6 +134,7 @@ impl KnownPod {
                 .and_then(one_a_family),
             pools: pod.metadata.annotation(annotation::IP_POOLS).map(list),
             stateful_set: pod.stateful_set().map(str::to_owned),
+            addresses: pod.pod_ips.clone(),
             live: !pod.phase.is_terminal(),
         }
     }

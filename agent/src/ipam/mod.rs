@@ -4,12 +4,15 @@
 //! task knows ([`Known`]), the plugin's requests, the API server's answers, time. Output: what the node holds
 //! ([`Holdings`]), which the main task plans with. Cancelling it loses nothing: what was answered is in the journal. Where
 //! the journal cannot be written, nothing is given out or taken back until it can be; what is held stays as it is.
+mod check;
+mod desk;
 mod failpoint;
 mod fencing;
 mod in_force;
 mod journal;
 mod known;
 mod nodes;
+mod orders;
 mod requests;
 mod socket;
 mod store;
@@ -39,6 +42,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+pub use check::{Against, Disagreement};
+pub(crate) use check::{Findings, allocation_words, ordinal};
+pub use desk::Desk;
+pub(crate) use desk::{Counter, RefusedPod, Told, desk, told_changed};
 use failpoint::{Point, reach};
 pub(crate) use in_force::{PoolNotes, PoolsInForce};
 use journal::{JournalError, JournalFile};
@@ -83,6 +90,7 @@ pub(crate) async fn run(
     listener: UnixListener,
     mut known: watch::Receiver<Option<Arc<Known>>>,
     mut releases: mpsc::Receiver<Release>,
+    mut counter: Counter,
     holdings: watch::Sender<Option<Holdings>>,
 ) {
     let (asked_out, mut asked) = mpsc::channel(REQUESTS);
@@ -91,29 +99,38 @@ pub(crate) async fn run(
     let mut wait = RETRY;
     loop {
         let begun = Instant::now();
-        match serve(&setup, &mut known, &mut asked, &mut releases, &holdings).await {
+        let mut inputs =
+            Inputs { known: &mut known, asked: &mut asked, releases: &mut releases, counter: &mut counter };
+        match serve(&setup, &mut inputs, &holdings).await {
             Ok(()) => return,
             Err(error) => {
                 error!(%error, "no address is given out or taken back until this is mended");
+                let trouble = format!("no address is given out or taken back: {error}");
+                inputs.counter.told.send_modify(|told| Arc::make_mut(told).trouble = Some(trouble));
                 wait = if begun.elapsed() > LONGEST_RETRY { RETRY } else { (wait * 2).min(LONGEST_RETRY) };
-                refuse(&mut asked, &mut releases, &error, wait).await;
+                refuse(&mut inputs, &error, wait).await;
             }
         }
     }
 }
 
+/// Who comes to the task with what.
+struct Inputs<'a> {
+    known: &'a mut watch::Receiver<Option<Arc<Known>>>,
+    asked: &'a mut mpsc::Receiver<Asked>,
+    releases: &'a mut mpsc::Receiver<Release>,
+    counter: &'a mut Counter,
+}
+
 /// Says for so long why there are no addresses.
-async fn refuse(
-    asked: &mut mpsc::Receiver<Asked>,
-    releases: &mut mpsc::Receiver<Release>,
-    error: &JournalError,
-    wait: Duration,
-) {
+async fn refuse(inputs: &mut Inputs<'_>, error: &JournalError, wait: Duration) {
+    let Inputs { asked, releases, counter, .. } = inputs;
     let told = async {
         loop {
             tokio::select! {
                 Some(Asked { reply, .. }) = asked.recv() => drop(reply.send(requests::unavailable(error))),
                 Some(Release { answer, .. }) = releases.recv() => drop(answer.send(Err(error.to_string()))),
+                Some(order) = counter.orders.recv() => order.refuse(error),
                 else => return,
             }
         }
@@ -124,13 +141,13 @@ async fn refuse(
 /// From the journal on, until nobody listens or the journal fails.
 async fn serve(
     setup: &Setup,
-    known: &mut watch::Receiver<Option<Arc<Known>>>,
-    asked: &mut mpsc::Receiver<Asked>,
-    releases: &mut mpsc::Receiver<Release>,
+    inputs: &mut Inputs<'_>,
     holdings: &watch::Sender<Option<Holdings>>,
 ) -> Result<(), JournalError> {
-    let mut task = Task::recover(setup, holdings.clone()).await?;
+    let Inputs { known, asked, releases, counter } = inputs;
+    let mut task = Task::recover(setup, holdings.clone(), counter).await?;
     task.publish();
+    counter.told.send_modify(|told| Arc::make_mut(told).trouble = None);
     let mut observe = tokio::time::interval(Duration::from_secs(setup.config.check_seconds.get().into()));
     // The first look is of what was known before anything was.
     known.mark_changed();
@@ -153,15 +170,26 @@ async fn serve(
                 reach(Point::Answered);
                 task.handle(Input::Answer(call, answer))?;
             }
-            Some(blocks) = task.owned.next() => task.handle(Input::Owned(blocks))?,
+            Some(order) = counter.orders.recv() => task.order(order)?,
+            Some((answer, objects)) = task.checks.next() => drop(answer.send(Ok(task.compare(setup, objects)))),
+            Some(blocks) = task.owned.next() => {
+                task.copies.clone_from(&blocks);
+                task.handle(Input::Owned(blocks))?;
+            }
             Some(blocks) = task.lent.next() => task.handle(Input::Asked(blocks))?,
             inputs = task.nodes.next() => inputs.into_iter().try_for_each(|input| task.handle(input))?,
-            _ = observe.tick() => task.look(),
+            _ = observe.tick() => {
+                task.look();
+                task.doubt_copies()?;
+            }
             Some(stateful_sets) = task.looks.next() => task.observe(stateful_sets)?,
             () = tokio::time::sleep_until(wake.into()) => task.tick()?,
         }
     }
 }
+
+/// Who asked what does not fit together, and what the API server has.
+type Checked = (oneshot::Sender<Result<Findings, String>>, Option<Result<check::Objects, String>>);
 
 struct Task {
     ipam: Ipam,
@@ -174,13 +202,25 @@ struct Task {
     answers: FuturesUnordered<BoxFuture<'static, (Call, Answer)>>,
     /// Looks that wait for the API server.
     looks: FuturesUnordered<BoxFuture<'static, Option<StatefulSets>>>,
+    /// Who wants to know what does not fit together, and waits for the API server.
+    checks: FuturesUnordered<BoxFuture<'static, Checked>>,
+    /// This node's blocks as the watch showed them last, and those of them that were not as the journal says at the last look.
+    copies: Vec<plainroute_blocks::BlockObject>,
+    doubtful: BTreeSet<(String, String)>,
+    told: watch::Sender<Arc<desk::Told>>,
+    entries: mpsc::Sender<plainroute_blocks::Entry>,
+    node: String,
     owned: BoxStream<'static, Vec<plainroute_blocks::BlockObject>>,
     lent: BoxStream<'static, Vec<plainroute_blocks::BlockObject>>,
     holdings: watch::Sender<Option<Holdings>>,
 }
 
 impl Task {
-    async fn recover(setup: &Setup, holdings: watch::Sender<Option<Holdings>>) -> Result<Task, JournalError> {
+    async fn recover(
+        setup: &Setup,
+        holdings: watch::Sender<Option<Holdings>>,
+        counter: &Counter,
+    ) -> Result<Task, JournalError> {
         let (mut journal, records) = JournalFile::open(&setup.state_dir)?;
         let store = match &setup.kubernetes {
             Some(settings) => Some(connect(settings).await),
@@ -207,6 +247,12 @@ impl Task {
             requests: Requests::default(),
             answers: FuturesUnordered::new(),
             looks: FuturesUnordered::new(),
+            checks: FuturesUnordered::new(),
+            copies: Vec::new(),
+            doubtful: BTreeSet::new(),
+            told: counter.told.clone(),
+            entries: counter.entries.clone(),
+            node: setup.node.clone(),
             holdings,
         })
     }
@@ -333,10 +379,15 @@ impl Task {
                 Output::Append(_) => {}
                 Output::Ask(call, request) => self.send(call, request),
                 Output::Reply(ticket, reply) => self.requests.reply(ticket, reply),
-                Output::Event { namespace, name, refusal, .. } => {
+                Output::Event { namespace, name, pod_uid, refusal } => {
                     warn!(pod = format!("{namespace}/{name}"), reason = refusal.reason(), "{refusal}");
+                    let refused = desk::RefusedPod::new(pod_uid, &refusal);
+                    self.told.send_modify(|told| {
+                        drop(Arc::make_mut(told).refused.insert((namespace, name), refused))
+                    });
                 }
-                Output::Ledger(_) => {}
+                // Where the ledger is that far behind, what is held tells it the rest.
+                Output::Ledger(entry) => drop(self.entries.try_send(entry)),
             }
         }
         at(Point::Replied);
@@ -361,6 +412,7 @@ impl Task {
 
     fn publish(&self) {
         let holdings = self.ipam.holdings();
+        self.forget_refused(&holdings);
         self.holdings.send_if_modified(|published| {
             let modified = published.as_ref() != Some(&holdings);
             if modified {

@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::fencing::Look;
+use super::{check::Objects, fencing::Look};
 use crate::source::kubernetes::{self, Settings, innermost};
 
 /// For how long one answer is waited for.
@@ -103,6 +103,35 @@ impl Store {
             }
         }
         Some(there)
+    }
+
+    /// The blocks of a node, and those that addresses of theirs are borrowed of.
+    pub(super) async fn of_node(self, node: String) -> Result<Objects, String> {
+        let own = self.objects(Request::OfNode(node)).await?;
+        let mut lenders = BTreeMap::new();
+        for lender in own.iter().filter_map(|block| block.spec.lender.clone()).collect::<BTreeSet<_>>() {
+            match self.clone().ask(Request::Get { name: lender.clone() }, false).await {
+                Answer::Object(block) => drop(lenders.insert(lender, *block)),
+                Answer::Missing => {}
+                other => return Err(format!("IPBlock {lender}: {}", why(other))),
+            }
+        }
+        Ok(Objects { own, lenders })
+    }
+
+    /// The blocks of the cluster that this address lies in.
+    pub(super) async fn covering(self, address: IpAddr) -> Result<Vec<BlockObject>, String> {
+        let within = IpBlockSpec::within_of(Prefix::host(address));
+        let mut blocks = self.objects(Request::Within(within)).await?;
+        blocks.retain(|block| !block.spec.transfer && block.spec.cidr.prefix().contains_address(address));
+        Ok(blocks)
+    }
+
+    async fn objects(&self, request: Request) -> Result<Vec<BlockObject>, String> {
+        match self.clone().ask(request, false).await {
+            Answer::Objects(blocks) => Ok(blocks),
+            other => Err(why(other)),
+        }
     }
 
     async fn answer(&self, request: Request) -> kube::Result<Answer> {
@@ -314,6 +343,17 @@ fn read_block(mut object: DynamicObject) -> Result<BlockObject, String> {
         version: object.metadata.resource_version.unwrap_or_default(),
         name,
     })
+}
+
+/// Why there is no answer.
+fn why(answer: Answer) -> String {
+    match answer {
+        Answer::Refused(error) | Answer::Failed(error) => error,
+        Answer::Missing => "the API server has no such kind".to_owned(),
+        Answer::Object(_) | Answer::Objects(_) | Answer::Deleted | Answer::Exists | Answer::Conflict => {
+            "the API server answered something else".to_owned()
+        }
+    }
 }
 
 /// Whether anything can have come of it.

@@ -1,6 +1,7 @@
-//! The task that keeps the ledger in step with the plan.
+//! The task that keeps the ledger in step with the plan and, of addresses that this node gives out itself, with its journal.
 //!
-//! Owner of: the [`Ledger`], which it opens when there is something to write down. Input: what the main task publishes. Output: the
+//! Owner of: the [`Ledger`], which it opens when there is something to write down. Inputs: what the main task publishes, what the
+//! IPAM's holds and each time that it gives an address or takes it back. Output: the
 //! file, and what is wrong with it. A change that cannot be written is tried again, with its own time. Cancelling it loses at most
 //! what happened since its last look: the next process holds what is written against its first plan.
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -12,7 +13,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Change, Holder, Ledger, LedgerError};
+use super::{
+    Change, Holder, Ledger, LedgerError,
+    given::{self, Given, Held, Teller},
+};
 use crate::{
     admin::Published,
     plan::{Plan, PodPlan, Reason},
@@ -49,13 +53,22 @@ pub struct Kept {
 pub async fn keep(
     settings: Settings,
     mut published: watch::Receiver<Arc<Published>>,
+    given: Option<Given>,
     trouble: watch::Sender<Option<String>>,
 ) {
-    let mut keeper = Keeper::new(settings);
+    let mut keeper = Keeper::new(settings, given.is_some());
+    let (mut entries, mut holdings) = given.map(|given| (given.entries, given.holdings)).unzip();
     let mut seen = Arc::<Plan>::default();
     loop {
         let due = Instant::now() + if keeper.is_behind() { RETRY } else { CUT };
         tokio::select! {
+            // What was given and taken back comes first: what is held now says nothing of what is over.
+            biased;
+            Some(entry) = given::entry(&mut entries) => {
+                let known = holdings.as_ref().and_then(|holdings| holdings.borrow().clone());
+                keeper.handle_entry(entry, &known.unwrap_or_default());
+            }
+            Some(known) = given::changed(&mut holdings) => keeper.handle_holdings(&known, Timestamp::now()),
             changed = published.changed() => {
                 if changed.is_err() {
                     return;
@@ -134,49 +147,83 @@ pub(crate) fn holders(plan: &Plan) -> BTreeMap<IpAddr, Claim<'_>> {
 }
 
 /// What is to be written, and the ledger while that can be.
-struct Keeper {
+pub(super) struct Keeper {
     settings: Settings,
-    ledger: Option<Ledger>,
-    /// Who has which address, since when; `None` before the first plan.
-    holders: Option<BTreeMap<IpAddr, (Holder, Timestamp)>>,
+    pub(super) ledger: Option<Ledger>,
+    /// Who has which address, as far as it is known.
+    pub(super) holders: BTreeMap<IpAddr, Held>,
+    /// There was a plan.
+    planned: bool,
+    /// Whether it is known what this node holds of pools that it gives out itself; nothing where it does not.
+    pub(super) given: Option<bool>,
     /// What is not written yet, the oldest first.
-    waiting: Vec<Change>,
+    pub(super) waiting: Vec<Change>,
     cut_at: Option<Timestamp>,
 }
 
 impl Keeper {
-    fn new(settings: Settings) -> Keeper {
-        Keeper { settings, ledger: None, holders: None, waiting: Vec::new(), cut_at: None }
+    fn new(settings: Settings, gives: bool) -> Keeper {
+        Keeper {
+            settings,
+            ledger: None,
+            holders: BTreeMap::new(),
+            planned: false,
+            given: gives.then_some(false),
+            waiting: Vec::new(),
+            cut_at: None,
+        }
+    }
+
+    /// Whether anything is known at all.
+    fn has_begun(&self) -> bool {
+        self.planned || self.given == Some(true)
     }
 
     /// Whether something could not be done that should have been.
     fn is_behind(&self) -> bool {
-        self.holders.is_some() && (self.ledger.is_none() || !self.waiting.is_empty())
+        self.has_begun() && (self.ledger.is_none() || !self.waiting.is_empty())
     }
 
     fn has_work(&self) -> bool {
         let due = SignedDuration::try_from(CUT).unwrap_or_default();
         let cut = self.cut_at.is_none_or(|at| Timestamp::now().duration_since(at).abs() >= due);
-        self.holders.is_some() && (self.is_behind() || cut)
+        self.has_begun() && (self.is_behind() || cut)
     }
 
     fn handle_plan(&mut self, plan: &Plan, now: Timestamp) {
-        let claims = holders(plan);
-        let (held, waiting) = (self.holders.get_or_insert_default(), &mut self.waiting);
-        held.retain(|address, _| {
-            let stays = claims.contains_key(address);
+        if !self.planned {
+            // What is written and not planned is over.
+            (self.planned, self.ledger) = (true, None);
+        }
+        let mut claims = holders(plan);
+        let (held, waiting) = (&mut self.holders, &mut self.waiting);
+        if self.given.is_some() {
+            // Of these the journal tells, whatever becomes of them in the plan.
+            let ours =
+                |pool: &str| plan.pools.iter().any(|one| one.name == pool && one.blocks_here.is_some());
+            let by_journal =
+                |address: &IpAddr| held.get(address).is_some_and(|held| held.by == Teller::Journal);
+            claims.retain(|address, claim| !claim.pool.is_some_and(ours) && !by_journal(address));
+        }
+        held.retain(|address, held| {
+            let stays = held.by == Teller::Journal || claims.contains_key(address);
             if !stays {
                 waiting.push(Change::Freed { address: *address, at: now });
             }
             stays
         });
         for (address, claim) in claims {
-            if !held.get(&address).is_some_and(|(holder, _)| claim.is_of(holder)) {
+            if !held.get(&address).is_some_and(|held| claim.is_of(&held.holder)) {
                 let holder = Holder::from(claim);
                 waiting.push(Change::Held { address, holder: holder.clone(), from: now });
-                held.insert(address, (holder, now));
+                held.insert(address, Held { holder, since: now, by: Teller::Plan });
             }
         }
+        self.limit();
+    }
+
+    /// What cannot be written is not gathered without end.
+    pub(super) fn limit(&mut self) {
         if self.waiting.len() > WAITING {
             // Who has what now is written all the same once that can be done.
             warn!(
@@ -224,16 +271,15 @@ impl Keeper {
     /// What waits, and what brings the file to what is so: it may be that of an earlier process, or a new one.
     fn differences(&self, ledger: &Ledger, now: Timestamp) -> Vec<Change> {
         let mut changes = self.waiting.clone();
-        let holders = self.holders.iter().flatten();
-        for address in ledger.held_now().keys() {
-            if self.holders.as_ref().is_some_and(|holders| !holders.contains_key(address)) {
-                changes.push(Change::Freed { address: *address, at: now });
-            }
+        // Not knowing is not the end of anything.
+        if self.planned && self.given != Some(false) {
+            let over = ledger.held_now().keys().filter(|address| !self.holders.contains_key(address));
+            changes.extend(over.map(|address| Change::Freed { address: *address, at: now }));
         }
-        changes.extend(holders.map(|(address, (holder, since))| Change::Held {
+        changes.extend(self.holders.iter().map(|(address, held)| Change::Held {
             address: *address,
-            holder: holder.clone(),
-            from: *since,
+            holder: held.holder.clone(),
+            from: held.since,
         }));
         changes
     }

@@ -5,6 +5,7 @@
 //! beside it. Both work on `stateDir/ledger.sqlite`. Nothing waits for the ledger: what it cannot write down is tried again, and
 //! said.
 mod error;
+mod given;
 mod keep;
 mod reader;
 mod row;
@@ -13,10 +14,11 @@ mod view;
 mod writer;
 
 pub use error::LedgerError;
+pub use given::Given;
 pub(crate) use keep::holders;
 pub use keep::{Kept, Settings, keep};
 pub use reader::Reader;
-pub use view::{Damage, HolderSource, HolderView, LedgerEvent, LedgerVerdict, Row, Who};
+pub use view::{BlockSays, Damage, HolderSource, HolderView, LedgerEvent, LedgerVerdict, Row, Who};
 pub use writer::{Change, Holder, Ledger};
 
 /// The file within `stateDir`.

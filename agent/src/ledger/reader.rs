@@ -37,6 +37,7 @@ impl Reader {
             until: (row.event == LedgerEvent::Freed).then_some(row.time),
             namespace: row.namespace,
             pod: row.pod,
+            node: row.node,
             uid: row.uid,
             pool: row.pool,
             since: Some(row.since),

@@ -21,6 +21,29 @@ pub struct Who {
     /// How far back the ledger of this node reaches. Of what was before it knows nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_since: Option<jiff::Timestamp>,
+    /// The IPBlocks of the cluster that the address lies in now, asked for where this node does not know who has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockSays>,
+    /// Why they could not be asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_unknown: Option<String>,
+}
+
+/// What an IPBlock says of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockSays {
+    /// Its name.
+    pub block: String,
+    /// The node that owns it: its ledger knows who had which address of it, and when, while it was that node's.
+    pub node: String,
+    /// The IPPool that it is of.
+    pub pool: String,
+    /// Who has the address, by this block.
+    pub says: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<jiff::Timestamp>,
 }
 
 /// A Pod that holds or held an address.
@@ -31,6 +54,9 @@ pub struct HolderView {
     pub namespace: String,
     /// The Pod's name.
     pub pod: String,
+    /// The Pod's node.
+    #[serde(default)]
+    pub node: String,
     /// The Pod's UID, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
@@ -47,11 +73,11 @@ pub struct HolderView {
     pub source: HolderSource,
 }
 
-impl From<Holder> for HolderView {
-    /// As the plan has it.
-    fn from(holder: Holder) -> HolderView {
+impl HolderView {
+    /// As the plan of this node has it.
+    pub(crate) fn planned(holder: Holder, node: String) -> HolderView {
         let Holder { namespace, pod, uid, pool } = holder;
-        HolderView { namespace, pod, uid, pool, since: None, until: None, source: HolderSource::Plan }
+        HolderView { namespace, pod, node, uid, pool, since: None, until: None, source: HolderSource::Plan }
     }
 }
 
@@ -62,6 +88,8 @@ pub enum HolderSource {
     Ledger,
     /// The plan in force: the ledger has not written it down yet, or cannot be read.
     Plan,
+    /// The IPBlock of the node that has the address, which follows that node's journal.
+    Block,
 }
 
 /// One row of the ledger.

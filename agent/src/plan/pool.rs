@@ -43,6 +43,17 @@ impl PoolPlan {
         holds(&self.addresses, prefix)
     }
 
+    /// How many addresses it has.
+    pub fn size(&self) -> u128 {
+        let number = |address: IpAddr| match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let sizes =
+            self.addresses.intervals().map(|(first, last)| (number(last) - number(first)).saturating_add(1));
+        sizes.fold(0, u128::saturating_add)
+    }
+
     /// Whether `prefix` lies within one of the ranges and has addresses of the pool in it. Holes that are excluded
     /// do not matter, a prefix that is nothing but such a hole is not claimed.
     pub(super) fn claims(&self, prefix: Prefix) -> bool {

@@ -163,7 +163,16 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
         days: config.ledger.days.get(),
     };
     let (ledger_trouble, trouble) = watch::channel(None);
+    let (holdings_out, holdings) = watch::channel(None);
+    let (desk, counter, given) = match &config.ipam {
+        Some(_) => {
+            let (desk, counter, given) = ipam::desk(holdings.clone());
+            (Some(desk), Some(counter), Some(given))
+        }
+        None => (None, None, None),
+    };
     let access = Access {
+        ipam: desk,
         ledger: ledger::Kept { path: ledger.path.clone(), trouble },
         published: published_in.clone(),
         speaker: speaker.clone(),
@@ -174,7 +183,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let serving = admin::serve(&config.admin_socket, listen, access.clone(), cancel.clone()).await?;
     let serving = tokio::spawn(serving);
     // It ends with the main task, whose end of the channel it watches.
-    tokio::spawn(ledger::keep(ledger, published_in, ledger_trouble));
+    tokio::spawn(ledger::keep(ledger, published_in, given, ledger_trouble));
 
     let (feeds, feeds_in) = mpsc::channel(FEEDS);
     let kubernetes = config.source.kubernetes.as_ref().map(|source| kubernetes::Settings {
@@ -224,9 +233,8 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
     let finding = neighbours::run(interfaces_in, installed.clone(), heard_out);
     tokio::spawn(cancel.clone().run_until_cancelled_owned(finding));
 
-    let (holdings_out, holdings) = watch::channel(None);
-    let ipam = match config.ipam.clone() {
-        Some(ipam) => {
+    let ipam = match config.ipam.clone().zip(counter) {
+        Some((ipam, counter)) => {
             let listener = private_socket::bind(&ipam.socket)
                 .await
                 .context("the CNI plugin's socket (spec.ipam.socket)")?;
@@ -239,7 +247,7 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
                 kubernetes: for_blocks,
             };
             let (releases, releases_in) = mpsc::channel(1);
-            let giving = ipam::run(setup, listener, known_in, releases_in, holdings_out);
+            let giving = ipam::run(setup, listener, known_in, releases_in, counter, holdings_out);
             tokio::spawn(cancel.clone().run_until_cancelled_owned(giving));
             Some(Giving { known, releases })
         }

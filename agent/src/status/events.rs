@@ -18,6 +18,7 @@ use super::{
 use crate::{
     admin::{Published, view::PeerView},
     drain::DrainState,
+    ipam::{RefusedPod, Told},
 };
 
 /// So many at once, and one more in each interval: a storm must not reach the API server.
@@ -46,6 +47,8 @@ pub(super) enum Regarding {
     Node(String),
     /// A Pod of it.
     Pod { namespace: String, name: String, uid: String },
+    /// An IPPool.
+    Pool(String),
 }
 
 /// What has happened, in one word.
@@ -61,13 +64,15 @@ pub(super) enum Reason {
     RunningOnLastGood,
     InSyncAgain,
     NotAdvertised,
+    NoAddress,
+    PoolExhausted,
     NotAccepted,
     Accepted,
 }
 
 impl Reason {
     #[cfg(test)]
-    pub(super) const ALL: [Reason; 12] = [
+    pub(super) const ALL: [Reason; 14] = [
         Reason::SessionEstablished,
         Reason::SessionLost,
         Reason::DrainStarted,
@@ -78,6 +83,8 @@ impl Reason {
         Reason::RunningOnLastGood,
         Reason::InSyncAgain,
         Reason::NotAdvertised,
+        Reason::NoAddress,
+        Reason::PoolExhausted,
         Reason::NotAccepted,
         Reason::Accepted,
     ];
@@ -94,6 +101,8 @@ impl Reason {
             Reason::RunningOnLastGood => "RunningOnLastGood",
             Reason::InSyncAgain => "InSyncAgain",
             Reason::NotAdvertised => "NotAdvertised",
+            Reason::NoAddress => "NoAddress",
+            Reason::PoolExhausted => "PoolExhausted",
             Reason::NotAccepted => "NotAccepted",
             Reason::Accepted => "Accepted",
         }
@@ -106,6 +115,8 @@ impl Reason {
             | Reason::DeletionsHeld
             | Reason::RunningOnLastGood
             | Reason::NotAdvertised
+            | Reason::NoAddress
+            | Reason::PoolExhausted
             | Reason::NotAccepted => true,
             Reason::SessionEstablished
             | Reason::DrainStarted
@@ -125,6 +136,7 @@ impl Reason {
             Reason::DeletionsHeld | Reason::DeletionsReleased => "Delete",
             Reason::RunningOnLastGood | Reason::InSyncAgain => "Sync",
             Reason::NotAdvertised => "Advertise",
+            Reason::NoAddress | Reason::PoolExhausted => "Allocate",
             Reason::NotAccepted | Reason::Accepted => "Accept",
         }
     }
@@ -148,6 +160,11 @@ pub(super) struct Memory {
     refused: BTreeSet<(String, String)>,
     /// The same of before: name and reason.
     were_refused: BTreeSet<(String, String)>,
+    /// Which Pods were told that they have no address, and why: UID and reason.
+    without: BTreeSet<(String, String)>,
+    /// The pools that have none left, and those that had none before.
+    exhausted: BTreeSet<String>,
+    were_exhausted: BTreeSet<String>,
 }
 
 impl Memory {
@@ -173,6 +190,9 @@ impl Memory {
         self.were_held = usize::try_from(found.held).unwrap_or(usize::MAX);
         let pods = found.objects.iter().filter(|object| object.kind == "Pod");
         self.were_refused = pods.map(|pod| (pod.name.clone(), pod.reason.clone())).collect();
+        let exhausted =
+            found.objects.iter().filter(|object| object.reason == "PoolExhausted" && object.kind == "IPPool");
+        self.were_exhausted = exhausted.map(|pool| pool.name.clone()).collect();
     }
 
     /// The restart is over: a session that comes up now has been down.
@@ -193,6 +213,7 @@ impl Memory {
         told.extend(self.outage(state));
         if !self.waits {
             told.extend(self.refused(state));
+            told.extend(self.without_address(&seen.ipam));
         }
         told
     }
@@ -254,6 +275,38 @@ impl Memory {
             }
             (true, Some(_)) | (false, None) => None,
         }
+    }
+
+    /// Pods that get no address: each once for each reason; and the pools that have none left, once until they have again.
+    fn without_address(&mut self, ipam: &Told) -> Vec<Occurrence> {
+        let there: BTreeSet<&String> = ipam.refused.values().map(|refused| &refused.uid).collect();
+        self.without.retain(|(uid, _)| there.contains(uid));
+        let (mut told, mut exhausted) = (Vec::new(), BTreeSet::new());
+        for ((namespace, name), RefusedPod { uid, reason, message, exhausted: pools }) in &ipam.refused {
+            let before = (format!("{namespace}/{name}"), (*reason).to_owned());
+            if self.without.insert((uid.clone(), (*reason).to_owned())) && !self.were_refused.remove(&before)
+            {
+                let (namespace, name, uid) = (namespace.clone(), name.clone(), uid.clone());
+                told.push(Occurrence {
+                    reason: Reason::NoAddress,
+                    note: message.clone(),
+                    regarding: Regarding::Pod { namespace, name, uid },
+                    bgp_peer: None,
+                });
+            }
+            for pool in pools.iter().filter(|pool| exhausted.insert((*pool).clone())) {
+                if !self.exhausted.contains(pool) && !self.were_exhausted.remove(pool) {
+                    told.push(Occurrence {
+                        reason: Reason::PoolExhausted,
+                        note: format!("Pod {namespace}/{name} gets no address: {message}"),
+                        regarding: Regarding::Pool(pool.clone()),
+                        bgp_peer: None,
+                    });
+                }
+            }
+        }
+        self.exhausted = exhausted;
+        told
     }
 
     /// Pods that break a rule of the pools: each once for each rule.

@@ -22,7 +22,8 @@ use plainroute_config::NodeStateStatus;
 use tokio::time::{sleep, sleep_until};
 
 use crate::{
-    admin::{Access, Published, view::PeerView},
+    admin::{Access, Desk, Published, view::PeerView},
+    ipam,
     source::kubernetes::Settings,
 };
 use events::{Memory, Queue};
@@ -42,6 +43,8 @@ const RESTART: Duration = Duration::from_secs(120);
 struct Seen {
     published: Arc<Published>,
     peers: Vec<PeerView>,
+    /// What the task that gives addresses out tells.
+    ipam: Arc<ipam::Told>,
 }
 
 /// Tells until nobody publishes any more.
@@ -49,19 +52,22 @@ pub(crate) async fn run(settings: Settings, access: Access) {
     let mut published = access.published.clone();
     let mut sessions = access.speaker.peers();
     let mut bfd = access.bfd.clone();
+    let mut desk = access.ipam.clone();
     let mut told = Told::new(Server::new(settings), Instant::now());
     loop {
         tokio::select! {
             changed = published.changed() => if changed.is_err() { return },
             changed = sessions.changed() => if changed.is_err() { return },
             Ok(()) = bfd.changed() => {}
+            () = ipam::told_changed(&mut desk) => {}
             () = sleep_until(told.poll_timeout().into()) => {}
         }
         sleep(GATHER).await;
         let state = Arc::clone(&published.borrow_and_update());
         sessions.mark_unchanged();
         bfd.mark_unchanged();
-        let seen = Seen { published: state, peers: access.peers() };
+        let ipam = access.ipam.as_ref().map(Desk::told).unwrap_or_default();
+        let seen = Seen { published: state, peers: access.peers(), ipam };
         told.handle_seen(&seen, Instant::now());
         told.carry_out(&seen).await;
     }

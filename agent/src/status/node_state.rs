@@ -137,8 +137,21 @@ fn objects(seen: &Seen) -> Vec<ObjectState> {
             say(&name, &word(reason), &format!("{}: {reason}", address.address))
         })
     });
-    let said: BTreeSet<ObjectState> =
-        planned.chain(peers).chain(unreadable).chain(blocked).chain(pods).collect();
+    let refused = seen.ipam.refused.iter().filter_map(|((namespace, name), refused)| {
+        say(&format!("Pod/{namespace}/{name}"), refused.reason, &refused.message)
+    });
+    let exhausted = seen.ipam.refused.values().flat_map(|refused| {
+        let say = |pool: &String| say(&format!("IPPool/{pool}"), "PoolExhausted", &refused.message);
+        refused.exhausted.iter().filter_map(say).collect::<Vec<_>>()
+    });
+    let said: BTreeSet<ObjectState> = planned
+        .chain(peers)
+        .chain(unreadable)
+        .chain(blocked)
+        .chain(pods)
+        .chain(refused)
+        .chain(exhausted)
+        .collect();
     said.into_iter().take(OBJECTS).collect()
 }
 

@@ -118,6 +118,7 @@ impl Server {
             ..told(event.reason, &event.note)
         };
         let regarding = match &event.regarding {
+            Regarding::Pool(name) => reference(Kind::IpPool, name, None),
             Regarding::Node(name) => reference(Kind::Node, name, node_uid),
             Regarding::Pod { namespace, name, uid } => ObjectReference {
                 namespace: Some(namespace.clone()),

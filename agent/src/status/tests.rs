@@ -50,7 +50,7 @@ pub(super) fn seen_with(peers: impl Into<Vec<PeerView>>, change: impl FnOnce(&mu
     let mut published = Published::new("node-a".to_owned(), 254);
     published.advertised = Some(Arc::default());
     change(&mut published);
-    Seen { published: Arc::new(published), peers: peers.into() }
+    Seen { published: Arc::new(published), peers: peers.into(), ipam: Arc::default() }
 }
 
 /// Pods with an address that lies in no pool, and one that is advertised.

@@ -7,14 +7,14 @@ use std::{
 
 use plainroute_agent::{
     admin::view::{
-        AddressExplanation, AuthenticationView, DrainView, Explanation, FamilyView, Health, HeldView,
-        KernelRouteView, Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView, PodView,
-        RangeView, RouteView, StationView, Step, TcpAoFailuresView,
+        AddressExplanation, Against, AuthenticationView, Disagreement, DrainView, Explanation, FamilyView,
+        Health, HeldView, KernelRouteView, Md5FailuresView, NegotiatedRestartView, NegotiatedView, PeerView,
+        PodView, PoolsCheck, RangeView, RouteView, StationView, Step, TcpAoFailuresView,
     },
     bfd::protocol::{BfdPath, BfdView},
     drain::{AskedBy, DrainState},
     index::HeldReason,
-    ledger::{Damage, HolderSource, HolderView, LedgerEvent, LedgerVerdict, Row, Who},
+    ledger::{BlockSays, Damage, HolderSource, HolderView, LedgerEvent, LedgerVerdict, Row, Who},
     plan::{Delivery, FoundBy, InterfaceSource},
 };
 
@@ -400,6 +400,7 @@ pub(crate) fn who() -> Who {
     let written = HolderView {
         namespace: "erp".to_owned(),
         pod: "orders-0".to_owned(),
+        node: "node-a".to_owned(),
         uid: Some("6c1f".to_owned()),
         pool: Some("erp".to_owned()),
         since: Some(since),
@@ -417,8 +418,20 @@ pub(crate) fn who() -> Who {
         address: address("10.20.0.10"),
         node: "node-a".to_owned(),
         at: Some(time("2026-11-21T00:00:00Z")),
-        holders: vec![written, planned],
+        holders: vec![
+            written.clone(),
+            planned,
+            HolderView { node: "node-b".to_owned(), source: HolderSource::Block, ..written },
+        ],
         known_since: Some(time("2026-10-01T00:00:00Z")),
+        blocks: vec![BlockSays {
+            block: "10-20-0-0-28".to_owned(),
+            node: "node-b".to_owned(),
+            pool: "erp".to_owned(),
+            says: "lent to node node-c (IPBlock of UID 77)".to_owned(),
+            since: Some(since),
+        }],
+        blocks_unknown: Some("the API server is away".to_owned()),
     }
 }
 
@@ -448,5 +461,27 @@ pub(crate) fn damaged_ledger() -> LedgerVerdict {
         last: 8,
         hash: "5e".repeat(32),
         damaged: Some(Damage { row: 9, message }),
+    }
+}
+
+/// One of each kind.
+pub(crate) fn pools_check() -> PoolsCheck {
+    let disagreement = |against, subject: &str, mendable| Disagreement {
+        subject: subject.to_owned(),
+        against,
+        journal: "held by Pod erp/app (UID 6c1f, sandbox c1)".to_owned(),
+        other: "nobody has it".to_owned(),
+        outlook: "it is freed".to_owned(),
+        mendable,
+    };
+    PoolsCheck {
+        node: "node-a".to_owned(),
+        mended: vec![disagreement(Against::Block, "10.20.0.1", true)],
+        disagreements: vec![
+            disagreement(Against::Sandbox, "10.20.0.2", true),
+            disagreement(Against::Pod, "10.20.0.3", false),
+            disagreement(Against::Pool, "10.20.0.0/28", false),
+        ],
+        unknown: vec!["the IPBlocks of this node could not be read: it is away".to_owned()],
     }
 }

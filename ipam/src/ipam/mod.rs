@@ -160,6 +160,7 @@ impl Ipam {
             Input::Status(ticket) => self.status(ticket),
             Input::Release(ticket, address, confirm) => self.release_address(ticket, address, confirm),
             Input::Observed(observation) => self.observe(observation),
+            Input::Doubted => self.doubt(),
             Input::Timeout => {}
         }
         self.settle();
@@ -239,6 +240,7 @@ impl Ipam {
             used: block.used(),
             free: usize::try_from(block.size()).unwrap_or(usize::MAX).saturating_sub(block.used()),
             lender: block.lender.as_ref().map(|lender| lender.name.clone()),
+            lender_node: block.lender.as_ref().map(|lender| lender.node.clone()),
             lent: lent.collect(),
         }
     }

@@ -293,6 +293,13 @@ impl Ipam {
         }
     }
 
+    /// What the objects have is not known any more; a read tells, and what is wrong is written again.
+    pub(super) fn doubt(&mut self) {
+        let ready =
+            self.blocks.values_mut().filter(|block| block.state == State::Ready && block.call.is_none());
+        ready.for_each(|block| block.stored = None);
+    }
+
     pub(super) fn hint_owned(&mut self, objects: Vec<BlockObject>) {
         let node = self.settings.node.clone();
         for object in objects.iter().filter(|object| object.spec.node == node) {

@@ -7,6 +7,7 @@ mod checker;
 mod failpoints;
 mod fencing;
 mod moves;
+mod operator;
 mod scene;
 mod setup;
 mod storm;

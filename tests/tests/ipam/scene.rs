@@ -276,6 +276,34 @@ impl Scene {
         Ok(())
     }
 
+    /// From here on the agent of the node looks at what runs there only when it is told to.
+    pub(crate) fn look_seldom(&mut self, node: usize) -> Result<()> {
+        let file = self.nodes[node].disk.path().join("agent.yaml");
+        let config = std::fs::read_to_string(&file)?;
+        ensure!(config.contains("checkSeconds: 5 "), "{config}");
+        std::fs::write(&file, config.replace("checkSeconds: 5 ", "checkSeconds: 86400 "))?;
+        self.restart_agent(node)
+    }
+
+    /// A command of `plainroute` on the node: whether it found all well, and what it says.
+    pub(crate) fn ask_agent(&self, node: usize, words: &[&str]) -> Result<(bool, String)> {
+        let Node { ns, disk, .. } = &self.nodes[node];
+        let (program, socket) =
+            (agent::program()?.display().to_string(), disk.path().join("agent.sock").display().to_string());
+        let mut all = vec![&*program];
+        all.extend(words);
+        all.extend(["--socket", &socket]);
+        let output = ns.output(&all)?;
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.success(), said))
+    }
+
+    /// The state of the agent of the node.
+    pub(crate) fn state_dir(&self, node: usize) -> PathBuf {
+        self.nodes[node].disk.path().join("state")
+    }
+
     /// Waits until the node's agent has heard of the Pod.
     pub(crate) async fn await_pod(&self, node: usize, name: &str) -> Result<()> {
         let node = &self.nodes[node];

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use plainroute_blocks::Refusal;
 use plainroute_config::{DrainPhase, NodeStateStatus};
 
 use super::{
@@ -54,6 +57,59 @@ fn drains_held_deletions_and_outages_begin_and_end() {
     assert_eq!(told(|state| state.restored = Some(time(0))), [Reason::RunningOnLastGood]);
     assert_eq!(told(|state| state.restored = Some(time(0))), []);
     assert_eq!(told(|_| {}), [Reason::InSyncAgain]);
+}
+
+/// Pods that get no address: name, UID, and why.
+fn without_address(pods: &[(&str, &str, Refusal)]) -> Seen {
+    let refused = pods.iter().map(|(name, uid, refusal)| {
+        (("erp".to_owned(), (*name).to_owned()), RefusedPod::new((*uid).to_owned(), refusal))
+    });
+    Seen { ipam: Arc::new(Told { trouble: None, refused: refused.collect() }), ..seen([]) }
+}
+
+#[test]
+fn who_gets_no_address_and_which_pool_has_none_is_told_once() {
+    let exhausted = || Refusal::Exhausted(vec!["erp".to_owned()]);
+    let busy = Refusal::Busy {
+        address: "10.20.0.37".parse().unwrap(),
+        holder: "held by Pod erp/db-0 (UID u0) on node node-b".to_owned(),
+    };
+    let mut memory = Memory::default();
+    let told = memory.handle_seen(&without_address(&[("a", "u1", exhausted()), ("b", "u2", exhausted())]));
+    assert_eq!(reasons(&told), [Reason::NoAddress, Reason::PoolExhausted, Reason::NoAddress]);
+    let pod = |name: &str, uid: &str| Regarding::Pod {
+        namespace: "erp".to_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+    };
+    assert_eq!(told[0].regarding, pod("a", "u1"));
+    assert_eq!(told[1].regarding, Regarding::Pool("erp".to_owned()));
+    assert_eq!(told[1].note, "Pod erp/a gets no address: no free address in erp");
+    assert_eq!(
+        memory.handle_seen(&without_address(&[("a", "u1", exhausted()), ("b", "u2", exhausted())])),
+        []
+    );
+    // A fixed address that waits is told with its holder; the pool is exhausted still, for the other one.
+    let told = memory.handle_seen(&without_address(&[("a", "u1", exhausted()), ("c", "u3", busy.clone())]));
+    assert_eq!(reasons(&told), [Reason::NoAddress]);
+    assert_eq!(told[0].note, "10.20.0.37 is held by Pod erp/db-0 (UID u0) on node node-b");
+    // A Pod of the same name is another; and what was over and is so again is news.
+    assert_eq!(memory.handle_seen(&without_address(&[("c", "u3", busy.clone())])), []);
+    let told = memory.handle_seen(&without_address(&[("a", "u9", exhausted()), ("c", "u3", busy.clone())]));
+    assert_eq!(reasons(&told), [Reason::NoAddress, Reason::PoolExhausted]);
+
+    // A restart is no news: what was told stands in the NodeState.
+    let seen = without_address(&[("a", "u9", exhausted()), ("c", "u3", busy)]);
+    let found = compose(&seen, &NodeStateStatus::default(), time(0));
+    let said: Vec<_> =
+        found.objects.iter().map(|of| format!("{}/{} {}", of.kind, of.name, of.reason)).collect();
+    assert_eq!(said, ["IPPool/erp PoolExhausted", "Pod/erp/a PoolExhausted", "Pod/erp/c AddressBusy"]);
+    let mut restarted = Memory::waiting();
+    restarted.handle_found(&found);
+    assert_eq!(restarted.handle_seen(&seen), []);
+    let mut new = Memory::waiting();
+    new.handle_found(&NodeStateStatus::default());
+    assert_eq!(new.handle_seen(&seen).len(), 3, "without it all of it is told");
 }
 
 #[test]

@@ -129,7 +129,7 @@ pub(crate) async fn client(api: &ApiServer, token: &str) -> Result<Client> {
 async fn a_server_takes_every_object() -> Result<()> {
     let api = ApiServer::start().await?;
     let discovery = prepare(&api).await?;
-    for (values, count) in [("", 10), (super::chart::EVERYTHING, 20)] {
+    for (values, count) in [("", 10), (super::chart::EVERYTHING, 22)] {
         let objects = render(values)?;
         for object in &objects {
             apply(&api, &discovery, object, true).await?;

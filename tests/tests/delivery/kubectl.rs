@@ -62,7 +62,7 @@ async fn kubectl_takes_the_chart_the_manifests_and_the_samples() -> Result<()> {
     kubectl(&api, &["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], "").await?;
     kubectl(&api, &["apply", "--filename", &config("manifests/namespace.yaml")], "").await?;
 
-    for (values, count) in [("", 10), (EVERYTHING, 20)] {
+    for (values, count) in [("", 10), (EVERYTHING, 22)] {
         let objects = render(values)?;
         let said = kubectl(&api, &[&DRY_RUN[..], &["-"]].concat(), &file(&objects)).await?;
         let taken = said.lines().filter(|line| line.ends_with("created (server dry run)")).count();

@@ -164,9 +164,7 @@ impl Runtime {
                     held.del(&self.socket).await?;
                 }
             }
-            Api::<Pod>::namespaced(self.client.clone(), namespace)
-                .delete(&name, &DeleteParams::default().grace_period(0))
-                .await?;
+            self.delete_pod(namespace, &name).await?;
             if *end.borrow() {
                 return Ok(None);
             }
@@ -186,9 +184,17 @@ impl Runtime {
                 "tolerations": [{ "operator": "Exists" }],
             },
         });
+        let pod: Pod = serde_json::from_value(pod)?;
         let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
-        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
-        Ok(())
+        let create = async || done(pods.create(&PostParams::default(), &pod).await, 409);
+        wait_until_async(&format!("Pod {namespace}/{name} to be made"), SOON, create).await
+    }
+
+    async fn delete_pod(&self, namespace: &str, name: &str) -> Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        let now = DeleteParams::default().grace_period(0);
+        let delete = async || done(pods.delete(name, &now).await, 404);
+        wait_until_async(&format!("Pod {namespace}/{name} to be gone"), SOON, delete).await
     }
 
     /// As a kubelet: what fails is undone and tried again in another sandbox, or asked for once more; nothing once it is over.
@@ -267,6 +273,14 @@ impl Held {
 
     async fn delete_pod(&self, api: &ApiServer) -> Result<()> {
         api.delete_pod(&self.namespace, &self.name).await
+    }
+}
+
+/// Whether it is done, now or, by the code of the answer, before: a busy machine's API server may not answer the first time.
+fn done<T>(answer: kube::Result<T>, before: u16) -> Result<(), String> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == before => Ok(()),
+        answer => answer.map(drop).map_err(|error| error.to_string()),
     }
 }
 

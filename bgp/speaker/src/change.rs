@@ -116,7 +116,7 @@ pub(crate) fn compare(old: &PeerConfig, new: &PeerConfig) -> Effect {
 }
 
 /// Every field, its cost, and whether it differs.
-fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 33] {
+fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 34] {
     use Cost::{Refresh, Reset, Silent};
     let PeerConfig {
         local_asn,
@@ -150,6 +150,7 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 33] {
         max_prefixes_in,
         max_prefixes_out,
         import,
+        followed,
         blocked,
     } = new;
     [
@@ -191,6 +192,8 @@ fn table(old: &PeerConfig, new: &PeerConfig) -> [(Field, Cost, bool); 33] {
         ("sendHold", Silent, *send_hold != old.send_hold),
         ("maxPrefixes.out", Refresh, *max_prefixes_out != old.max_prefixes_out),
         ("import", Refresh, *import != old.import),
+        // Not of the BGPPeer: the egress IPs of all Egresses.
+        ("egressIPs", Refresh, *followed != old.followed),
         ("enforceFirstAS", Refresh, *enforce_first_as != old.enforce_first_as),
     ]
 }
@@ -267,12 +270,15 @@ mod tests {
             ("tcpAO", |c| c.tcp_ao = keys(&[1])),
             ("blocked", |c| c.blocked = Some("x".into())),
         ];
-        let refreshed: [(Field, Edit); 3] = [
+        let refreshed: [(Field, Edit); 4] = [
             ("maxPrefixes.out", |c| c.max_prefixes_out = Some(1)),
             ("enforceFirstAS", |c| c.enforce_first_as = false),
             ("import", |c| {
                 let prefix = "0.0.0.0/0".parse().unwrap();
                 c.import = vec![ImportRule::new(prefix)];
+            }),
+            ("egressIPs", |c| {
+                c.followed = std::sync::Arc::new(["198.51.100.7/32".parse().unwrap()].into());
             }),
         ];
         let silent: [(Field, Edit); 9] = [

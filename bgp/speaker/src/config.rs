@@ -1,5 +1,6 @@
 //! What a peer is told, and what is refused before it reaches any task.
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -241,6 +242,9 @@ pub struct PeerConfig {
     pub max_prefixes_out: Option<u32>,
     /// What may enter; nothing where empty.
     pub import: Vec<ImportRule>,
+    /// Prefixes that nodes of our own AS advertise and whose preferred holder we want to know: they enter before any rule
+    /// and with our AS in their path, are told by [`Speaker::followed`](crate::Speaker::followed), and are never for the kernel.
+    pub followed: Arc<BTreeSet<Prefix>>,
     /// Why this peer must stay down, e.g. a secret that is missing; shown as its last error.
     pub blocked: Option<String>,
 }
@@ -280,6 +284,7 @@ impl PeerConfig {
             max_prefixes_in: None,
             max_prefixes_out: None,
             import: Vec::new(),
+            followed: Arc::default(),
             blocked: None,
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct Inbound {
     end_of_rib: Families,
     /// The routes for the kernel. Whoever looks at them holds on to them as they were: the next change makes a copy.
     routes: Arc<PeerRoutes>,
+    /// The routes that are followed, likewise.
+    followed: Arc<PeerRoutes>,
     /// What changed since it was last taken, where somebody watches.
     watched: Option<Vec<Change>>,
 }
@@ -45,6 +47,7 @@ impl Inbound {
             retention: Retention::default(),
             end_of_rib: Families::NONE,
             routes: Arc::default(),
+            followed: Arc::default(),
             watched: None,
         }
     }
@@ -55,6 +58,10 @@ impl Inbound {
 
     pub(crate) fn routes(&self) -> Arc<PeerRoutes> {
         Arc::clone(&self.routes)
+    }
+
+    pub(crate) fn followed(&self) -> Arc<PeerRoutes> {
+        Arc::clone(&self.followed)
     }
 
     pub(crate) fn end_of_rib_received(&self, family: AfiSafi) -> bool {
@@ -187,16 +194,23 @@ impl Inbound {
             watched.extend_from_slice(&changes);
         }
         for Change { nlri, route } in changes {
-            match route.filter(|received| received.install) {
-                Some(Received { route, stale, .. }) => {
-                    let attributes = Arc::clone(route.attributes.shared());
-                    let route = PeerRoute { attributes, next_hop: route.next_hop, stale };
-                    Arc::make_mut(&mut self.routes).insert(nlri, route);
-                }
-                None if self.routes.contains_key(&nlri) => _ = Arc::make_mut(&mut self.routes).remove(&nlri),
-                None => {}
-            }
+            let follows = self.policy.follows(nlri.prefix);
+            let to_kernel = route.as_ref().filter(|received| received.install && !follows);
+            keep(&mut self.routes, nlri, to_kernel);
+            keep(&mut self.followed, nlri, route.as_ref().filter(|_| follows));
         }
+    }
+}
+
+fn keep(routes: &mut Arc<PeerRoutes>, nlri: Nlri, received: Option<&Received>) {
+    match received {
+        Some(Received { route, stale, .. }) => {
+            let attributes = Arc::clone(route.attributes.shared());
+            let route = PeerRoute { attributes, next_hop: route.next_hop, stale: *stale };
+            Arc::make_mut(routes).insert(nlri, route);
+        }
+        None if routes.contains_key(&nlri) => _ = Arc::make_mut(routes).remove(&nlri),
+        None => {}
     }
 }
 
@@ -225,5 +239,6 @@ pub(crate) fn policy(config: &PeerConfig) -> Result<ImportPolicy, InvalidPrefixR
         };
         Ok(ImportRule { filter, as_path: rule.as_path, verdict })
     };
-    config.import.iter().map(rule).collect::<Result<_, _>>().map(ImportPolicy::new)
+    let rules = config.import.iter().map(rule).collect::<Result<_, _>>()?;
+    Ok(ImportPolicy::new(rules).following(Arc::clone(&config.followed)))
 }

@@ -60,7 +60,7 @@ pub use change::{Cost, Effect, Field, PeerChange, change_costs};
 pub use config::{
     ApplyError, ImportRule, InvalidPassword, ListenRange, Password, PeerConfig, PeerName, SpeakerConfig,
 };
-pub use learned::{Learned, LearnedPath};
+pub use learned::{Followed, FollowedPath, Learned, LearnedPath};
 pub use md5::{Md5Failures, TcpAoFailures};
 pub use origin::{AdvertisedRoute, OriginAttributes, Originated, ReceivedRoute, RouteChange};
 pub use path::{PathState, Paths};

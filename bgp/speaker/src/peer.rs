@@ -409,7 +409,7 @@ impl Peer {
                     }
                 }
                 let first_as = self.config.enforce_first_as != old.enforce_first_as;
-                if self.config.import != old.import || first_as {
+                if self.config.import != old.import || self.config.followed != old.followed || first_as {
                     self.inbound.set_policy(&self.config);
                     for family in self.config.families.iter() {
                         self.input(Input::RequestRefresh(family));

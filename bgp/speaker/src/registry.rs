@@ -27,8 +27,8 @@ use tracing::{info, warn};
 
 use self::dynamic::Ranges;
 use crate::{
-    AdvertisedRoute, ApplyError, Effect, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StationConfig, StopMode,
+    AdvertisedRoute, ApplyError, Effect, Followed, Learned, Originated, Paths, PeerChange, PeerConfig,
+    PeerName, Peers, Receipt, ReceivedRoute, RouteChange, SpeakerConfig, StationConfig, StopMode,
     bmp::{StationViews, Stations},
     change, learned,
     learned::Teaching,
@@ -83,6 +83,7 @@ pub(crate) enum Command {
 pub(crate) struct PublicOutputs {
     pub(crate) peers: watch::Sender<Arc<Peers>>,
     pub(crate) learned: watch::Sender<Arc<Learned>>,
+    pub(crate) followed: watch::Sender<Arc<Followed>>,
     pub(crate) stations: watch::Sender<Arc<StationViews>>,
 }
 
@@ -445,18 +446,24 @@ impl Registry {
         // First what they taught: who reads "End-of-RIB received" in a status finds all routes before it. It is
         // chosen anew only where it differs; counters change all the time, routes seldom.
         if teachings != self.teachings {
-            let best = learned::best(&teachings);
+            let (best, followed) = (learned::best(&teachings), learned::best_followed(&teachings));
             self.teachings = teachings;
-            self.outputs.learned.send_if_modified(|learned| {
-                let modified = **learned != best;
-                if modified {
-                    *learned = Arc::new(best);
-                }
-                modified
-            });
+            tell_of(&self.outputs.learned, best);
+            tell_of(&self.outputs.followed, followed);
         }
         self.outputs.peers.send_replace(Arc::new(statuses));
     }
+}
+
+/// Publishes a value that differs from the last.
+fn tell_of<T: PartialEq>(told: &watch::Sender<Arc<T>>, next: T) {
+    told.send_if_modified(|told| {
+        let modified = **told != next;
+        if modified {
+            *told = Arc::new(next);
+        }
+        modified
+    });
 }
 
 /// Tells a peer's task of changes, in pieces. The task takes them whatever its session does, so this never waits for

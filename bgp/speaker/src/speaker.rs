@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    AdvertisedRoute, ApplyError, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName, Peers,
-    Receipt, ReceivedRoute, Recorder, RecorderStatus, RouteChange, SpeakerConfig, StationConfig,
+    AdvertisedRoute, ApplyError, Followed, Learned, Originated, Paths, PeerChange, PeerConfig, PeerName,
+    Peers, Receipt, ReceivedRoute, Recorder, RecorderStatus, RouteChange, SpeakerConfig, StationConfig,
     StationStatuses,
     bmp::StationViews,
     registry::{Command, PublicOutputs, Registry},
@@ -33,6 +33,7 @@ pub struct Speaker {
     paths: watch::Sender<Arc<Paths>>,
     peers: watch::Receiver<Arc<Peers>>,
     learned: watch::Receiver<Arc<Learned>>,
+    followed: watch::Receiver<Arc<Followed>>,
     stations: watch::Receiver<Arc<StationViews>>,
     recorder: Option<Recorder>,
 }
@@ -48,6 +49,7 @@ impl Speaker {
         let paths = watch::Sender::new(Arc::default());
         let peers = watch::Sender::new(Arc::default());
         let learned = watch::Sender::new(Arc::default());
+        let followed = watch::Sender::new(Arc::default());
         let stations = watch::Sender::new(Arc::default());
         let speaker = Speaker {
             commands,
@@ -55,10 +57,11 @@ impl Speaker {
             paths: paths.clone(),
             peers: peers.subscribe(),
             learned: learned.subscribe(),
+            followed: followed.subscribe(),
             stations: stations.subscribe(),
             recorder: config.recorder.clone(),
         };
-        let outputs = PublicOutputs { peers, learned, stations };
+        let outputs = PublicOutputs { peers, learned, followed, stations };
         tokio::spawn(Registry::new(config, synced.subscribe(), paths.subscribe(), outputs).run(inbox));
         speaker
     }
@@ -144,6 +147,11 @@ impl Speaker {
     /// What the peers taught and the import rules want in the kernel, as it changes.
     pub fn learned(&self) -> watch::Receiver<Arc<Learned>> {
         self.learned.clone()
+    }
+
+    /// Who the peers prefer for the prefixes of [`PeerConfig::followed`], as it changes.
+    pub fn followed(&self) -> watch::Receiver<Arc<Followed>> {
+        self.followed.clone()
     }
 
     /// The routes that the peer was sent, by prefix; none for an unknown peer or a session that is down.

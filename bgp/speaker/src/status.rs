@@ -311,6 +311,7 @@ impl Record {
             address: config.peer_address,
             interface: self.interface.clone(),
             routes: inbound.routes(),
+            followed: inbound.followed(),
         };
         PeerView { status, teaching }
     }

@@ -1,4 +1,6 @@
 //! The import policy of one peer: an ordered list of rules, default deny (RFC 8212).
+use std::{collections::BTreeSet, sync::Arc};
+
 use super::{AsPathFilter, Filter, PrefixRule};
 use crate::{Prefix, wire::PathAttributes};
 
@@ -48,19 +50,41 @@ pub struct Accepted {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ImportPolicy {
     rules: Vec<ImportRule>,
+    followed: Option<Arc<BTreeSet<Prefix>>>,
 }
 
 impl ImportPolicy {
     /// The policy that accepts nothing: the default (RFC 8212).
-    pub const DENY: ImportPolicy = ImportPolicy { rules: Vec::new() };
+    pub const DENY: ImportPolicy = ImportPolicy { rules: Vec::new(), followed: None };
 
     /// The policy of these rules, in order.
     pub fn new(rules: Vec<ImportRule>) -> ImportPolicy {
-        ImportPolicy { rules }
+        ImportPolicy { rules, followed: None }
+    }
+
+    /// The same, and before all rules: routes to exactly these prefixes come in, not for the kernel, and our own AS in
+    /// their path is no loop. They are what routers of our own AS advertise, told by a neighbour: whoever takes one sends
+    /// nothing along it to that neighbour, but learns who of us is preferred there.
+    #[must_use]
+    pub fn following(self, prefixes: Arc<BTreeSet<Prefix>>) -> ImportPolicy {
+        ImportPolicy { followed: Some(prefixes).filter(|prefixes| !prefixes.is_empty()), ..self }
+    }
+
+    /// Whether `prefix` is one of [`ImportPolicy::following`].
+    pub fn follows(&self, prefix: Prefix) -> bool {
+        self.followed.as_ref().is_some_and(|followed| followed.contains(&prefix))
+    }
+
+    /// Whether there is any such prefix.
+    pub fn follows_any(&self) -> bool {
+        self.followed.is_some()
     }
 
     /// What the policy says of a route; `None` where it stays out.
     pub fn evaluate(&self, prefix: Prefix, attributes: &PathAttributes) -> Option<Accepted> {
+        if self.follows(prefix) {
+            return Some(Accepted::default());
+        }
         let rule = self.rules.iter().find(|rule| rule.matches(prefix, attributes))?;
         match rule.verdict {
             Verdict::Accept(accepted) => Some(accepted),

@@ -2,7 +2,7 @@
 //!
 //! A rejected route costs no memory: it is counted and forgotten, so that a leaked full table is harmless. The
 //! price is that a policy which comes to accept more needs a route refresh from the peer (RFC 2918).
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     Route,
@@ -136,10 +136,14 @@ impl AdjRibIn {
         for nlri in update.unreach.iter().flat_map(|unreach| &unreach.nlri) {
             self.remove(*nlri, &mut applied.changes);
         }
-        match self.usable(&update.attributes) {
-            Ok(attributes) => {
+        match self.usable(&update.attributes, policy) {
+            Ok((attributes, looped)) => {
                 for reach in &update.reach {
-                    applied.limit = self.announce(reach, &attributes, policy, &mut applied.changes);
+                    let reach = match looped {
+                        false => Cow::Borrowed(reach),
+                        true => Cow::Owned(self.unlooped(reach, policy, &mut applied.changes)),
+                    };
+                    applied.limit = self.announce(&reach, &attributes, policy, &mut applied.changes);
                     if applied.limit.is_some() {
                         return applied;
                     }
@@ -160,6 +164,18 @@ impl AdjRibIn {
         }
         applied.limit = self.nearness();
         applied
+    }
+
+    /// What of `reach` is followed; of a looped route nothing else is used.
+    fn unlooped(&mut self, reach: &Reach, policy: &ImportPolicy, changes: &mut Vec<Change>) -> Reach {
+        let mut followed = reach.clone();
+        followed.nlri.retain(|nlri| policy.follows(nlri.prefix));
+        for nlri in reach.nlri.iter().filter(|nlri| !policy.follows(nlri.prefix)) {
+            let looped = &mut self.rejected[nlri.prefix.family().place()].looped;
+            *looped = looped.saturating_add(1);
+            self.remove(*nlri, changes);
+        }
+        followed
     }
 
     /// Announcements through one next hop. Gives the limit where they exceed it; what is beyond stays out.
@@ -207,8 +223,12 @@ impl AdjRibIn {
     /// Judges what is held by another policy. What the new one would accept beyond that is not held: ask the peer
     /// for a refresh.
     pub fn reapply(&mut self, policy: &ImportPolicy) -> Vec<Change> {
+        let own = self.identity.asn;
         self.edit_all(|nlri, received| {
             let used = received.route.attributes.shared();
+            if has_as(used, own) && !policy.follows(nlri.prefix) {
+                return false;
+            }
             let Some(accepted) = policy.evaluate(nlri.prefix, used) else { return false };
             let sent = with_local_pref(used, received.sent_local_pref);
             let local_pref = local_pref(&sent, accepted);
@@ -343,26 +363,33 @@ impl AdjRibIn {
         self.rejected[family.place()]
     }
 
-    /// The attributes as they are used, or why the routes stay out.
-    fn usable(&self, attributes: &Arc<PathAttributes>) -> Result<Arc<PathAttributes>, Refused> {
-        if self.is_loop(attributes) {
+    /// The attributes as they are used, and whether our own AS is in the path, so that only what is followed may come in;
+    /// or why the routes stay out.
+    fn usable(
+        &self,
+        attributes: &Arc<PathAttributes>,
+        policy: &ImportPolicy,
+    ) -> Result<(Arc<PathAttributes>, bool), Refused> {
+        let own_as = has_as(attributes, self.identity.asn);
+        if self.is_reflected_back(attributes) || own_as && !policy.follows_any() {
             return Err(Refused::Looped);
         }
         if self.first_as.is_some_and(|asn| attributes.as_path.first_asn() != Some(asn)) {
             return Err(Refused::FirstAs);
         }
         match self.relation {
-            None => Ok(Arc::clone(attributes)),
-            Some(relation) => relation.receive(attributes).map_err(|_| Refused::Leaked),
+            None => Ok((Arc::clone(attributes), own_as)),
+            Some(relation) => match relation.receive(attributes) {
+                Ok(attributes) => Ok((attributes, own_as)),
+                Err(_) => Err(Refused::Leaked),
+            },
         }
     }
 
-    /// RFC 4271 section 9.1.2 and RFC 4456 section 8: a route that has been here before is not used.
-    fn is_loop(&self, attributes: &PathAttributes) -> bool {
+    /// RFC 4456 section 8: neither is one that has been at this very router.
+    fn is_reflected_back(&self, attributes: &PathAttributes) -> bool {
         let own = self.identity.router_id.address();
-        attributes.as_path.segments.iter().any(|segment| segment.asns.contains(&self.identity.asn))
-            || attributes.originator_id == Some(own)
-            || attributes.cluster_list.contains(&own)
+        attributes.originator_id == Some(own) || attributes.cluster_list.contains(&own)
     }
 
     fn accepted(&self) -> u32 {
@@ -392,6 +419,11 @@ impl AdjRibIn {
         let mut edit = |family| self.routes.edit(family, |nlri, received, _| edit(nlri, received));
         AfiSafi::ALL.into_iter().flat_map(&mut edit).collect()
     }
+}
+
+/// RFC 4271 section 9.1.2: a route that has been in our own AS before is a loop.
+fn has_as(attributes: &PathAttributes, asn: Asn) -> bool {
+    attributes.as_path.segments.iter().any(|segment| segment.asns.contains(&asn))
 }
 
 /// The LOCAL_PREF that is used: the rule's, except where the peer says that the route is about to go away and so is

@@ -110,6 +110,34 @@ fn a_route_through_ourselves_is_a_loop_and_replaces_what_was_held() {
 }
 
 #[test]
+fn our_own_as_is_no_loop_for_exactly_what_is_followed() {
+    let followed = Arc::new([prefix("198.51.100.7/32")].into());
+    let policy = accept(&[("0.0.0.0/0", 32, true)]).following(followed);
+    let mut rib = rib(None);
+    let own_as = path(&[64600, 64512]);
+    let both = [prefix("198.51.100.7/32"), prefix("198.51.100.8/32")];
+    let applied = rib.apply(&announce_with(own_as.clone(), &both), &policy);
+    assert_eq!(prefixes(&applied.changes), ["198.51.100.7/32"]);
+    assert!(rib.find(both[0]).is_some_and(|received| !received.install), "never for the kernel");
+    assert_eq!(rib.rejected(AfiSafi::Ipv4Unicast), RejectCounts { looped: 1, ..RejectCounts::default() });
+    // The other checks are as they were.
+    let reflected = PathAttributes { originator_id: Some(Ipv4Addr::new(10, 0, 0, 1)), ..own_as };
+    let applied = rib.apply(&announce_with(reflected, &both[..1]), &policy);
+    assert_eq!(applied.changes, [gone("198.51.100.7/32")]);
+}
+
+#[test]
+fn what_is_followed_no_longer_is_a_loop_again() {
+    let rules = || accept(&[("0.0.0.0/0", 32, true)]);
+    let mut rib = rib(None);
+    let looped = announce_with(path(&[64600, 64512]), &[prefix("198.51.100.7/32")]);
+    rib.apply(&looped, &rules().following(Arc::new([prefix("198.51.100.7/32")].into())));
+    rib.apply(&announce(&["10.0.0.0/8"]), &rules());
+    assert_eq!(rib.reapply(&rules()), [gone("198.51.100.7/32")]);
+    assert_eq!(rib.count(AfiSafi::Ipv4Unicast), 1);
+}
+
+#[test]
 fn the_limit_warns_once_at_80_percent_and_then_holds() {
     let mut rib = rib(Some(5));
     let policy = accept(&[("10.0.0.0/8", 32, false)]);

@@ -1,6 +1,6 @@
 //! Every field of a peer, changed while its session stands and another peer's beside it; and the page of the
 //! documentation that says what each change costs.
-use std::{fmt::Write, fs, path::Path, time::Duration};
+use std::{fmt::Write, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use plainroute_bgp::{
@@ -27,7 +27,7 @@ const WITNESS: u8 = 3;
 const ELSEWHERE: [Field; 2] = ["listenRange", "tcpAO.keys"];
 
 /// A change of each field that leaves the configuration valid.
-const EDITS: [(Field, Edit); 31] = [
+const EDITS: [(Field, Edit); 32] = [
     ("localASN", |config| config.local_asn = Asn::new(65010).unwrap()),
     ("peerASN", |config| config.peer_asn = Asn::new(65011).unwrap()),
     ("routerID", |config| config.router_id = RouterId::new(7).unwrap()),
@@ -65,6 +65,7 @@ const EDITS: [(Field, Edit); 31] = [
     ("sendHold", |config| config.send_hold = Some(Duration::from_secs(900))),
     ("maxPrefixes.out", |config| config.max_prefixes_out = Some(1)),
     ("import", |config| config.import.truncate(2)),
+    ("egressIPs", |config| config.followed = Arc::new(["198.51.100.7/32".parse().unwrap()].into())),
     ("enforceFirstAS", |config| config.enforce_first_as = false),
 ];
 
@@ -335,7 +336,7 @@ fn every_field_of_a_bgp_peer_has_a_line() {
 }
 
 /// What only the embedding program, not a BGPPeer, can say.
-const EMBEDDED: [Field; 2] = ["refreshLimit", "sendHold"];
+const EMBEDDED: [Field; 3] = ["egressIPs", "refreshLimit", "sendHold"];
 
 /// `PLAINROUTE_WRITE_DOCS=1` writes the page.
 #[test]

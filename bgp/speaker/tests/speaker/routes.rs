@@ -12,7 +12,7 @@ use plainroute_speaker::{
     RouteChange,
 };
 
-use crate::network::{Node, ip, originated, pair, prefix, within_deadline};
+use crate::network::{Node, ip, originated, pair, prefix, wait_for, within_deadline};
 
 #[tokio::test]
 async fn a_route_comes_and_goes() {
@@ -34,6 +34,25 @@ async fn a_route_comes_and_goes() {
 
     a.tell(&b, &["10.2.0.0/28"]).await;
     b.learned_prefixes(&["10.2.0.0/28"]).await;
+}
+
+#[tokio::test]
+async fn what_is_followed_is_told_apart_from_what_is_for_the_kernel() {
+    let (a, b) = pair().await;
+    let mut config = b.waits_for(&a);
+    a.tell(&b, &["10.1.0.0/28", "10.9.0.7/32"]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.9.0.7/32"]).await;
+    config.followed = Arc::new([prefix("10.9.0.7/32")].into());
+    b.peers([(&a, config.clone())]).await;
+    b.learned_prefixes(&["10.1.0.0/28"]).await;
+    let followed = wait_for(b.speaker.followed(), |followed| !followed.is_empty()).await;
+    let [path] = followed[&prefix("10.9.0.7/32")].as_slice() else { panic!("{followed:?}") };
+    assert_eq!((&path.peer, path.stale), (&a.name(), false));
+    assert_eq!(path.attributes.as_path.segments[0].asns, [a.asn()]);
+    config.followed = Arc::default();
+    b.peers([(&a, config)]).await;
+    b.learned_prefixes(&["10.1.0.0/28", "10.9.0.7/32"]).await;
+    assert!(b.speaker.followed().borrow().is_empty());
 }
 
 #[tokio::test]

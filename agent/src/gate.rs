@@ -16,7 +16,9 @@ use plainroute_speaker::{Learned, LearnedPath, PeerName};
 
 use crate::{
     drain::DrainState,
+    egress::Ways,
     fib::{Delivery, Desired, Installed, NextHop, RouteKey, Target},
+    nat::NatInstalled,
     plan::{PeerPlan, Plan, RouteAttributes},
 };
 
@@ -64,6 +66,11 @@ pub struct Gate {
     graceful_shutdown: bool,
     ticket: u64,
     withdrawing: BTreeMap<Prefix, Withdrawal>,
+    /// The ways to other nodes' egress IPs.
+    ways: Ways,
+    /// The egress IPs that nftables translates to on this node, and whether it has answered at all.
+    translated: BTreeSet<IpAddr>,
+    nat_answered: bool,
     desired: Arc<Desired>,
     /// Paths to Pods to which the kernel has not answered since they were asked for, with the generation that did.
     unanswered: BTreeMap<RouteKey, u64>,
@@ -102,6 +109,23 @@ impl Gate {
         self.drain = drain;
     }
 
+    /// The ways to egress gateways that are wanted now.
+    pub fn handle_ways(&mut self, ways: Ways) {
+        self.ways = ways;
+    }
+
+    /// What nftables holds now.
+    pub fn handle_nat_installed(&mut self, installed: &NatInstalled) {
+        self.translated.clone_from(&installed.addresses);
+        self.nat_answered |= installed.error.is_some() || installed.synced && installed.generation != 0;
+    }
+
+    /// The egress IPs that the kernel is to hold, those included whose withdrawal is not flushed.
+    pub fn standing_egress(&self) -> BTreeSet<IpAddr> {
+        let local = self.desired.routes.iter().filter(|(_, target)| **target == Target::Local);
+        local.map(|(key, _)| key.prefix.address()).collect()
+    }
+
     /// The announcement of this ticket, and so every earlier one, is flushed to the peers.
     pub fn handle_flushed(&mut self, ticket: u64) {
         self.withdrawing.retain(|_, withdrawal| withdrawal.ticket > ticket);
@@ -126,6 +150,10 @@ impl Gate {
         let plan = self.plan.as_ref()?;
         // The kernel must have answered to a plan once; before that, "not installed" only means "not known".
         if self.installed.generation == 0 {
+            return None;
+        }
+        // Nor must the first announcement, which ends what the peers keep of an earlier process, lack the egress IPs.
+        if self.advertised.is_none() && !self.nat_answered && plan.egress_here().next().is_some() {
             return None;
         }
         let (local, standing) = (plan.local_routes(), self.advertised_prefixes());
@@ -165,9 +193,11 @@ impl Gate {
         }
         routes
             .extend(plan.local_routes().into_iter().map(|(prefix, target)| (self.local_key(prefix), target)));
+        routes.extend(self.ways.routes.iter().map(|(key, target)| (*key, target.clone())));
         let next = Desired {
             generation: self.desired.generation,
             routes,
+            rules: self.ways.rules.clone(),
             verify,
             peers: plan.peers.iter().filter_map(PeerPlan::global_address).collect(),
             peer_interfaces: plan.peers.iter().filter_map(PeerPlan::interface).map(str::to_owned).collect(),
@@ -212,7 +242,9 @@ impl Gate {
     /// a change of the path is no withdrawal; what is new waits for the kernel's word on this very path.
     fn delivers(&self, prefix: Prefix, route: Option<&Target>, advertised: bool) -> bool {
         let key = self.local_key(prefix);
-        let own = self.installed.delivers(&key);
+        // An egress IP is of use only where it is translated to.
+        let translated = route != Some(&Target::Local) || self.translated.contains(&prefix.address());
+        let own = self.installed.delivers(&key) && translated;
         let host = prefix.is_host();
         let foreign = self.installed.delivery.get(&prefix.address()).filter(|_| host).map(Delivery::delivers);
         match (route, advertised) {
@@ -280,7 +312,7 @@ impl Gate {
 /// A path that leads to what is on this node: to a Pod, or nowhere, for what of a block no Pod has.
 fn is_local(target: &Target) -> bool {
     match target {
-        Target::Device { .. } | Target::Unreachable => true,
+        Target::Device { .. } | Target::Unreachable | Target::Local => true,
         Target::Via { .. } | Target::Blackhole => false,
     }
 }

@@ -8,6 +8,7 @@ pub mod bfd;
 pub mod cli;
 pub mod discovery;
 pub mod drain;
+pub mod egress;
 pub mod fib;
 pub mod flaps;
 pub mod gate;

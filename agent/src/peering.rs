@@ -1,9 +1,9 @@
 //! From a planned peer to what the speaker is told.
 mod signing;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use plainroute_bgp::{policy::AsPathFilter, session::GracefulRestartConfig, wire::Role};
+use plainroute_bgp::{Prefix, policy::AsPathFilter, session::GracefulRestartConfig, wire::Role};
 use plainroute_speaker::{ImportRule, ListenRange, PeerConfig};
 
 pub(crate) use self::signing::secret_names;
@@ -19,6 +19,7 @@ use crate::{
 pub(crate) fn peer_config(
     plan: &PeerPlan,
     passwords: &Passwords,
+    followed: &Arc<BTreeSet<Prefix>>,
     in_force: Option<&PeerConfig>,
 ) -> Option<(PeerConfig, Option<String>)> {
     let (None, Some(router_id)) = (&plan.refused, plan.router_id) else { return None };
@@ -37,6 +38,7 @@ pub(crate) fn peer_config(
         (None, None) => return None,
     };
     let Signing { password, tcp_ao, blocked, lacks } = signing(plan, passwords, in_force);
+    let of_egress = u32::try_from(followed.len()).unwrap_or(u32::MAX);
     let restart = &spec.graceful_restart;
     let seconds = |seconds: u16| Duration::from_secs(u64::from(seconds));
     let config = PeerConfig {
@@ -65,7 +67,9 @@ pub(crate) fn peer_config(
         role_required: spec.role_required,
         enforce_first_as: spec.enforces_first_as(),
         add_path_receive: spec.add_path.receive(),
-        max_prefixes_in: spec.max_prefixes.limit_in(),
+        // What comes back of egress IPs is not what the limit is there for.
+        max_prefixes_in: spec.max_prefixes.limit_in().map(|limit| limit.saturating_add(of_egress)),
+        followed: Arc::clone(followed),
         max_prefixes_out: spec.max_prefixes.limit_out(),
         import: spec.import.iter().map(import_rule).collect(),
         blocked,
@@ -110,7 +114,7 @@ mod tests {
 
     /// The same of one at another address.
     fn told_of(address: &str, lines: &str) -> PeerConfig {
-        peer_config(&planned(address, lines), &Passwords::default(), None).unwrap().0
+        peer_config(&planned(address, lines), &Passwords::default(), &Arc::default(), None).unwrap().0
     }
 
     /// What is planned of a BGPPeer at this address with these lines in its spec.
@@ -148,10 +152,14 @@ mod tests {
         let mut plan = planned("192.0.2.1", "  listenPort: 179\n");
         plan.spec.peer_address = None;
         plan.remote = None;
-        assert_eq!(peer_config(&plan, &Passwords::default(), None), None, "nobody knows where it is");
+        assert_eq!(
+            peer_config(&plan, &Passwords::default(), &Arc::default(), None),
+            None,
+            "nobody knows where it is"
+        );
         let range = serde_json::json!({ "cidr": "192.0.2.0/24", "maxPeers": 3 });
         plan.spec.listen_range = Some(serde_json::from_value(range).unwrap());
-        let (told, _) = peer_config(&plan, &Passwords::default(), None).unwrap();
+        let (told, _) = peer_config(&plan, &Passwords::default(), &Arc::default(), None).unwrap();
         let range = ListenRange::new("192.0.2.0/24".parse().unwrap(), 3);
         assert_eq!((told.listen_range, told.listen_port, told.passive), (Some(range), 179, true));
     }

@@ -13,7 +13,9 @@ use std::{
 };
 
 use common::{plan_of, scenarios};
-use plainroute_agent::plan::{BlockPlan, Condition, FoundBy, Plan, PodPlan, PoolPlan, Reason, Remote, plan};
+use plainroute_agent::plan::{
+    BlockPlan, Condition, EgressPlan, FoundBy, Plan, PodPlan, PoolPlan, Reason, Remote, plan,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +27,8 @@ struct Seen<'a> {
     pools: &'a [PoolPlan],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     blocks: &'a [BlockPlan],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    egresses: &'a [EgressPlan],
     pods: &'a [PodPlan],
     conditions: &'a [Condition],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +67,7 @@ impl<'a> From<&'a Plan> for Seen<'a> {
             peers: peers.collect(),
             pools: &plan.pools,
             blocks: &plan.blocks,
+            egresses: &plan.egresses,
             pods: &plan.pods,
             conditions: &plan.conditions,
             next_change: plan.next_change.map(|time| time.to_string()),

@@ -37,7 +37,7 @@ agent. A command may be shortened as long as it stays clear: `plainroute ex 10.2
 ";
 
 /// Which shape each command answers in.
-const ANSWERS: [(&str, &str); 17] = [
+const ANSWERS: [(&str, &str); 18] = [
     ("plainroute peers", "a list of [PeerView](#peerview)"),
     (
         "plainroute routes",
@@ -46,6 +46,7 @@ const ANSWERS: [(&str, &str); 17] = [
     ("plainroute pods", "a list of [PodView](#podview)"),
     ("plainroute pools", "a list of [PoolPlan](#poolplan)"),
     ("plainroute pools check", "one [PoolsCheck](#poolscheck)"),
+    ("plainroute egress", "a list of [EgressView](#egressview)"),
     ("plainroute who", "one [Who](#who)"),
     ("plainroute ledger export", "JSON: one [Row](#row) a line"),
     ("plainroute ledger verify", "one [LedgerVerdict](#ledgerverdict)"),
@@ -94,10 +95,18 @@ const SHAPES: [&str; 31] = [
     "Reason",
     "Condition",
 ];
-const MORE_SHAPES: [&str; 20] = [
+const MORE_SHAPES: [&str; 28] = [
     "PoolsCheck",
     "Disagreement",
     "Against",
+    "EgressView",
+    "EgressPlan",
+    "EgressAddressPlan",
+    "Gateway",
+    "EgressSource",
+    "EgressReason",
+    "EgressMode",
+    "FailurePolicy",
     "Who",
     "HolderView",
     "HolderSource",
@@ -126,6 +135,11 @@ fn shapes() -> Shapes {
         include_str!("../src/ipam/check.rs"),
         include_str!("../src/ledger/view.rs"),
         include_str!("../src/plan/mod.rs"),
+        include_str!("../src/admin/egress.rs"),
+        include_str!("../src/plan/egress/mod.rs"),
+        include_str!("../src/plan/egress/rank.rs"),
+        include_str!("../src/plan/egress/source.rs"),
+        include_str!("../src/plan/egress/reason.rs"),
         include_str!("../src/plan/peer.rs"),
         include_str!("../src/plan/pool.rs"),
         include_str!("../src/plan/pod.rs"),
@@ -135,6 +149,7 @@ fn shapes() -> Shapes {
         include_str!("../src/plan/condition.rs"),
         include_str!("../src/cli/config.rs"),
         include_str!("../../config/src/loader/error.rs"),
+        include_str!("../../config/src/kinds/egress.rs"),
         include_str!("../../config/src/kinds/ip_pool.rs"),
     ])
 }
@@ -258,6 +273,7 @@ fn answers_have_exactly_the_fields_that_the_reference_lists() {
     agree("Vec<KernelRouteView>", json!(answers::kernel()));
     agree("Vec<PodView>", json!(answers::pods()));
     agree("Explanation", json!(answers::explanation()));
+    agree("Vec<EgressView>", json!(answers::egresses()));
     agree("Health", json!(answers::sick()));
     for path in [BfdPath::Unknown, BfdPath::AdminDown] {
         agree("BfdView", json!(BfdView { path, ..BfdView::default() }));

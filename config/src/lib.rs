@@ -22,4 +22,4 @@ pub use rules::{Spec, Violation, Violations};
 pub use scoped::ScopedAddress;
 pub use selector::{LabelSelector, Labels, Operator, Requirement};
 pub use taint::{Taint, TaintPattern};
-pub use value::{AddressOrCidr, Cidr, Parsed, RouteTable, Written};
+pub use value::{AddressOrCidr, Cidr, MarkMask, Parsed, RouteTable, Written};

@@ -368,6 +368,47 @@ impl JsonSchema for RouteTable {
     }
 }
 
+/// Eight neighbouring bits of the packet mark, written like `0x00ff0000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkMask(u32);
+
+impl MarkMask {
+    /// Bits that nobody else is known to use by default.
+    pub const DEFAULT: MarkMask = MarkMask(0x00ff_0000);
+
+    /// The bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for MarkMask {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MarkMask, String> {
+        let digits = text.strip_prefix("0x").unwrap_or_default();
+        let bits =
+            u32::from_str_radix(digits, 16).map_err(|_| format!("`{text}` is not a mask like 0x00ff0000"))?;
+        match bits.count_ones() == 8 && bits >> bits.trailing_zeros() == 0xff {
+            true => Ok(MarkMask(bits)),
+            false => Err(format!("`{text}` is not eight neighbouring bits, like 0x00ff0000")),
+        }
+    }
+}
+
+impl fmt::Display for MarkMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#010x}", self.0)
+    }
+}
+
+written_as_text!(
+    MarkMask,
+    "a mask of eight bits",
+    json_schema!({ "type": "string", "pattern": "^0x[0-9a-fA-F]{1,8}$" }),
+    parse
+);
+
 macro_rules! text_serde {
     ($($type:ident: $format:literal, $rules:expr);*) => {$(
         impl fmt::Debug for $type {

@@ -82,7 +82,7 @@ mod slot;
 
 pub use carve::Carving;
 pub use holdings::{Holder, Holdings, OwnedBlock};
-pub use ipam::{Inconsistent, Ipam, Settings};
+pub use ipam::{Inconsistent, Ipam, Settings, hash};
 pub use journal::{Corrupt, Journal, Owned, Record, VERSION};
 pub use message::{
     Add, Answer, Attachment, BlockObject, Call, Entry, Input, Now, Observation, Output, Refusal, Request,

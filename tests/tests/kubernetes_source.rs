@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use plainroute_agent::source::kubernetes::{self, Pace, Settings};
+use plainroute_agent::source::kubernetes::{self, Pace, Scope, Settings};
 use plainroute_agent::source::{Change, Feed};
 use plainroute_config::{Kind, Object, ObjectKey, Pod};
 use plainroute_tests::kubelab::objects::TestPod;
@@ -47,7 +47,12 @@ impl Mirror {
         let (sender, feeds) = mpsc::channel(16);
         Self {
             feeds,
-            source: tokio::spawn(kubernetes::run(settings, watch::Sender::default(), sender)),
+            source: tokio::spawn(kubernetes::run(
+                settings,
+                watch::Sender::default(),
+                watch::channel(Scope::default()).1,
+                sender,
+            )),
             objects: BTreeMap::new(),
             problems: BTreeMap::new(),
             lists: BTreeMap::new(),

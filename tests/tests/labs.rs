@@ -55,6 +55,11 @@ fn namespace_pools_is_as_it_claims() {
 }
 
 #[test]
+fn egress_is_as_it_claims() {
+    holds("egress");
+}
+
+#[test]
 fn every_lab_has_its_test_here_and_a_readme() {
     let mut names: Vec<String> = fs::read_dir(labs())
         .unwrap()
@@ -65,7 +70,7 @@ fn every_lab_has_its_test_here_and_a_readme() {
     names.sort();
     assert_eq!(
         names,
-        ["dual-tor", "namespace-pools", "single-tor", "unnumbered"],
+        ["dual-tor", "egress", "namespace-pools", "single-tor", "unnumbered"],
         "a lab without a test above"
     );
     for name in names {

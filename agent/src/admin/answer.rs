@@ -23,10 +23,10 @@ use super::{
 use crate::{
     bfd::protocol::BfdPath,
     drain::{AskedBy, DrainState},
-    fib::{RouteKey, Target},
+    fib::{RouteKey, RuleAction, Target},
     index::Held,
     ipam::{Disagreement, Findings},
-    plan::{AddressPlan, BlockPlan, Delivery, FoundBy, PeerPlan, PodPlan},
+    plan::{AddressPlan, BlockPlan, Delivery, EgressPlan, FoundBy, PeerPlan, PodPlan},
 };
 
 pub(super) fn peer(state: &Published, name: &PeerName, status: &PeerStatus) -> PeerView {
@@ -282,7 +282,17 @@ fn owner(state: &Published, key: &RouteKey, target: &Target) -> Option<String> {
             });
             held.map(|(pod, _)| pod_name(pod))
         }
-        Target::Via { .. } => Some("learned".to_owned()),
+        Target::Via { .. } => {
+            let egress = state.desired.rules.iter().any(|rule| rule.action == RuleAction::Lookup(key.table));
+            Some(if egress { "egress" } else { "learned" }.to_owned())
+        }
+        Target::Local => {
+            let mut egresses = state.plan.egresses.iter();
+            let holds = |egress: &&EgressPlan| {
+                egress.addresses.iter().any(|address| key.prefix == Prefix::host(address.address))
+            };
+            egresses.find(holds).map(|egress| format!("Egress/{}", egress.name))
+        }
         Target::Unreachable | Target::Blackhole => None,
     }
 }
@@ -482,6 +492,7 @@ pub(super) fn health(state: &Published, peers: &[PeerView], stations: Vec<Statio
             .chain(down)
             .chain(unwatched)
             .chain(routes)
+            .chain(super::egress::problems(state))
             .chain(broken.into_iter().map(ToString::to_string))
             .collect(),
         notes: notes.into_iter().map(ToString::to_string).chain(away).collect(),

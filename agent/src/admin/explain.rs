@@ -10,7 +10,7 @@ use super::{
     view::{AddressExplanation, Explanation, PeerView, Step},
 };
 use crate::{
-    fib::Target,
+    fib::{RuleAction, Target},
     plan::{AddressPlan, PodPlan, Reason},
 };
 
@@ -63,6 +63,7 @@ fn whole(pod: &PodPlan, reason: &Reason, asked: Option<IpAddr>) -> AddressExplan
         advertised: false,
         reason: Some(word(reason)),
         steps: vec![no(reason.to_string())],
+        way_out: Vec::new(),
     }
 }
 
@@ -80,6 +81,7 @@ fn explain_address(
         advertised: !fate.peers.is_empty(),
         reason: fate.refusal.map(|(word, _)| word),
         steps,
+        way_out: super::egress::way_out(state, address.address),
     }
 }
 
@@ -175,13 +177,19 @@ fn about_address(state: &Published, address: IpAddr, unclaimed: bool) -> Vec<Str
     }
     let pools = state.plan.pools.iter().filter(|pool| pool.holds(prefix));
     notes.extend(pools.filter(|_| unclaimed).map(|pool| format!("it lies in IPPool {}", pool.name)));
+    let egress = super::egress::views(state).into_iter().filter(|view| view.address == Some(address));
+    notes.extend(egress.map(|view| {
+        let active = view.active.map_or("no gateway".to_owned(), |node| format!("the gateway {node}"));
+        format!("it is an egress IP of Egress {}; packets leave by {active}", view.name)
+    }));
     let peers = state.plan.peers.iter().filter(|peer| {
         let remote = peer.remote.as_ref();
         remote.is_some_and(|remote| remote.address == address)
     });
     notes.extend(peers.map(|peer| format!("it is the address of BGPPeer {}", peer.name)));
     let routes = state.desired.routes.iter().filter(|(key, target)| {
-        unclaimed && key.prefix.contains(prefix) && matches!(target, Target::Via { .. })
+        let by_mark = state.desired.rules.iter().any(|rule| rule.action == RuleAction::Lookup(key.table));
+        unclaimed && !by_mark && key.prefix.contains(prefix) && matches!(target, Target::Via { .. })
     });
     let best = routes.max_by_key(|(key, _)| key.prefix.length());
     notes.extend(

@@ -51,6 +51,18 @@ struct OfPool {
     pool: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfEgress {
+    egress: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ActiveGateway {
+    egress: String,
+    address: String,
+    gateway: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfReason {
     reason: &'static str,
@@ -248,6 +260,50 @@ fn pods(registry: &mut Registry, state: &Published) {
     }
     registry.register("pod_addresses_refused", "Pod addresses that are not advertised, by reason", refused);
     pools(registry, state);
+    egress(registry, state);
+}
+
+/// What leaves by this node, and what does not; nothing where there is no Egress.
+fn egress(registry: &mut Registry, state: &Published) {
+    let views = super::egress::views(state);
+    if views.is_empty() {
+        return;
+    }
+    let [packets, bytes, dropped] = std::array::from_fn(|_| Family::<OfEgress, Counter>::default());
+    for (egress, counted) in &state.nat.counters {
+        let of = OfEgress { egress: egress.to_string() };
+        packets.get_or_create(&of).inc_by(counted.out_packets);
+        bytes.get_or_create(&of).inc_by(counted.out_bytes);
+        dropped.get_or_create(&of).inc_by(counted.dropped_packets);
+    }
+    registry.register("egress_packets", "Packets that left by this node under the Egress", packets);
+    registry.register("egress_bytes", "Their bytes", bytes);
+    registry.register(
+        "egress_dropped_packets",
+        "Packets dropped because no gateway could be reached",
+        dropped,
+    );
+    let active = Family::<ActiveGateway, Gauge>::default();
+    for view in views {
+        let (Some(address), Some(gateway)) = (view.address, view.active) else { continue };
+        let of = ActiveGateway { egress: view.name, address: address.to_string(), gateway };
+        active.get_or_create(&of).set(1);
+    }
+    registry.register("egress_active", "1 for the gateway that packets of the egress IP leave by", active);
+    let counter = |value| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        counter
+    };
+    let text = "Packets of Pods dropped because they would have left with a wrong source";
+    registry.register("egress_stray_packets", text, counter(state.nat.stray_packets));
+    let text = "Packets to an egress IP dropped because they belonged to no flow";
+    registry.register("egress_unsolicited_packets", text, counter(state.nat.unsolicited_packets));
+    registry.register(
+        "egress_repairs",
+        "Times that the table in nftables was put right",
+        counter(state.nat.repairs),
+    );
 }
 
 /// How many Pods get no address, by why.

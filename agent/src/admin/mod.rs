@@ -3,6 +3,7 @@
 //! Owner of: both listeners. Inputs: what the main task publishes, and a handle of the speaker. Outputs: answers.
 //! Nothing here changes anything itself: a drain is asked of the main task. Nothing on the wire waits for it. Cancelling drops open requests.
 mod answer;
+pub mod egress;
 mod explain;
 mod metrics;
 mod readiness;
@@ -25,9 +26,11 @@ pub use server::{Access, AdminError, serve};
 
 use crate::{
     drain::{AskedBy, DrainState},
+    egress::Choice,
     fib::{Desired, Installed},
     gate::Advertised,
     index::Held,
+    nat::NatInstalled,
     neighbours::HeardBy,
     plan::Plan,
 };
@@ -104,6 +107,10 @@ pub struct Published {
     pub heard: Arc<HeardBy>,
     /// When the objects in force were last changed by a source.
     pub config_applied: Option<jiff::Timestamp>,
+    /// By which gateway each egress IP leaves this node; one that is not there does not.
+    pub egress: Arc<BTreeMap<IpAddr, Choice>>,
+    /// What nftables holds of egress.
+    pub nat: Arc<NatInstalled>,
 }
 
 impl Published {
@@ -128,6 +135,8 @@ impl Published {
             restored: None,
             heard: Arc::default(),
             config_applied: None,
+            egress: Arc::default(),
+            nat: Arc::default(),
         }
     }
 

@@ -24,7 +24,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Command, Published, answer, explain, metrics, readiness,
+    Command, Published, answer,
+    egress::EgressView,
+    explain, metrics, readiness,
     view::{
         DrainView, Explanation, Health, HeldView, KernelRouteView, PeerView, PodView, PoolsCheck, RouteView,
         StationView,
@@ -175,6 +177,7 @@ fn routes() -> Router<Access> {
         .route("/v1/pods", get(pods))
         .route("/v1/pools", get(pools))
         .route("/v1/pools/check", get(pools_check).post(pools_repair))
+        .route("/v1/egress", get(egress))
         .route("/v1/plan", get(plan))
         .route("/v1/explain", get(explained))
         .route("/v1/check", get(check))
@@ -276,6 +279,10 @@ async fn pools_repair(State(shared): State<Access>) -> Result<Json<PoolsCheck>, 
 
 fn unavailable(why: String) -> Refused {
     (StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
+async fn egress(State(shared): State<Access>) -> Json<Vec<EgressView>> {
+    Json(super::egress::views(&shared.state()))
 }
 
 async fn plan(State(shared): State<Access>) -> Json<Plan> {

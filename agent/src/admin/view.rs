@@ -377,6 +377,9 @@ pub struct AddressExplanation {
     pub reason: Option<String>,
     /// The rules in the order in which they are asked, up to the one that refuses.
     pub steps: Vec<Step>,
+    /// By which Egress and gateway packets of the address leave; nothing where no Egress is about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub way_out: Vec<Step>,
 }
 
 /// One rule and its answer.

@@ -4,6 +4,7 @@
 //! Exit code: 0 all is well, 1 what was asked about is not healthy, 2 wrong usage or no agent to ask.
 mod client;
 mod config;
+mod egress;
 mod ledger;
 mod output;
 mod pools;
@@ -45,6 +46,8 @@ enum Command {
     Pods(Asked),
     /// Show the pools, or check the addresses that are given out of them
     Pools(Pools),
+    /// Show each egress IP and the gateway that it leaves by, seen from this node; 1 if one has none
+    Egress(Asked),
     /// Say which Pod of this node holds an address, or held it at a time; 1 if none is known
     Who(Who),
     /// Look at the ledger of who held which address when
@@ -338,6 +341,7 @@ pub fn run() -> ExitCode {
         Command::Pools(Pools { command: Some(PoolsCommand::Check { repair, asked }), .. }) => {
             pools::check(asked, repair)
         }
+        Command::Egress(asked) => egress::egress(&asked),
         Command::Who(who) => ledger::who(&who),
         Command::Ledger(Ledger { command: LedgerCommand::Export { since, socket } }) => {
             ledger::export(since, socket)

@@ -105,6 +105,9 @@ fn explanation_text(explanation: &Explanation) -> String {
         let reason = address.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
         let verdict = if address.advertised { "advertised" } else { "not advertised" };
         line(format!("  => {verdict}{reason}"));
+        for step in &address.way_out {
+            line(format!("  {}  way out: {}", if step.ok { "ok" } else { "NO" }, step.text));
+        }
     }
     explanation.notes.iter().cloned().for_each(line);
     text

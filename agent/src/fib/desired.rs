@@ -7,6 +7,8 @@ use std::{
 
 use plainroute_bgp::Prefix;
 
+use super::Rule;
+
 /// The number of the kernel's main table.
 pub const TABLE_MAIN: u32 = 254;
 
@@ -52,6 +54,9 @@ pub enum Target {
     Unreachable,
     /// Dropped silently.
     Blackhole,
+    /// The node's own: it arrives here. Such a route does what an address on the loopback device would, is never chosen as
+    /// a source by the kernel, and carries our protocol number.
+    Local,
 }
 
 impl fmt::Display for Target {
@@ -67,6 +72,7 @@ impl fmt::Display for Target {
             }
             Target::Unreachable => f.write_str("unreachable"),
             Target::Blackhole => f.write_str("blackhole"),
+            Target::Local => f.write_str("local"),
         }
     }
 }
@@ -96,6 +102,8 @@ pub struct Desired {
     pub generation: u64,
     /// The routes that the agent owns.
     pub routes: BTreeMap<RouteKey, Target>,
+    /// The policy rules that the agent owns.
+    pub rules: BTreeSet<Rule>,
     /// Addresses to which somebody else's route must lead; reported as delivery, never changed.
     pub verify: BTreeSet<IpAddr>,
     /// The BGP peers' addresses: a route towards one of them leads away from the node.

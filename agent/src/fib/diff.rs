@@ -10,6 +10,7 @@ use super::{
 
 const SCOPE_UNIVERSE: u8 = 0;
 const SCOPE_LINK: u8 = 253;
+const SCOPE_HOST: u8 = 254;
 
 /// The changes that make `kernel` hold what is desired: what is missing or wrong first, then what is stale.
 ///
@@ -124,6 +125,13 @@ fn way(family: AfiSafi, target: &Target, kernel: &Kernel) -> Result<Way, String>
         Target::Via { next_hops } => (RouteKind::Unicast, gateways(family, next_hops, kernel)?),
         Target::Unreachable => (RouteKind::Unreachable, Vec::new()),
         Target::Blackhole => (RouteKind::Blackhole, Vec::new()),
+        Target::Local => {
+            if family == AfiSafi::Ipv4Unicast {
+                scope = SCOPE_HOST;
+            }
+            let (index, _) = kernel.loopback().ok_or("there is no loopback interface")?;
+            (RouteKind::Local, vec![hop(None, Some(index))])
+        }
     };
     hops.sort_unstable();
     Ok(Way { kind, scope, hops })

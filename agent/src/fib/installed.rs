@@ -1,7 +1,11 @@
 //! What the kernel holds, seen from what was desired: the output of [`run`](super::run).
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
-use super::{RouteKey, Target};
+use super::{RouteKey, Rule, Target};
 
 /// The state of the kernel after the last pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +16,10 @@ pub struct Installed {
     pub synced: bool,
     /// For each desired route, how it fared.
     pub routes: BTreeMap<RouteKey, RouteStatus>,
+    /// The policy rules of ours in the kernel.
+    pub rules: BTreeSet<Rule>,
+    /// Those that are desired and that the kernel refuses, and why.
+    pub refused_rules: BTreeMap<Rule, String>,
     /// Routes of ours in the kernel that nobody desires, kept until a complete plan says so.
     pub stale: BTreeMap<RouteKey, Target>,
     /// For each address to verify, whether and how this node delivers to it.

@@ -22,7 +22,9 @@ pub(super) enum RouteKind {
     Unreachable,
     Prohibit,
     Throw,
-    /// Local, broadcast, anycast and whatever else is not a way to another host.
+    /// To the node itself.
+    Local,
+    /// Broadcast, anycast and whatever else is not a way to another host.
     Other(u8),
 }
 
@@ -34,6 +36,7 @@ impl fmt::Display for RouteKind {
             RouteKind::Unreachable => f.write_str("unreachable"),
             RouteKind::Prohibit => f.write_str("prohibit"),
             RouteKind::Throw => f.write_str("throw"),
+            RouteKind::Local => f.write_str("local"),
             RouteKind::Other(number) => write!(f, "type {number}"),
         }
     }
@@ -204,6 +207,10 @@ impl Kernel {
         &self.links
     }
 
+    pub(super) fn loopback(&self) -> Option<(u32, &Link)> {
+        self.links.iter().find(|(_, link)| link.loopback).map(|(index, link)| (*index, link))
+    }
+
     pub(super) fn link_by_name(&self, name: &str) -> Option<(u32, &Link)> {
         let index = *self.indices.get(name)?;
         Some((index, self.links.get(&index)?))
@@ -259,6 +266,7 @@ impl Kernel {
             }
             (RouteKind::Unreachable, _) => Some(Target::Unreachable),
             (RouteKind::Blackhole, _) => Some(Target::Blackhole),
+            (RouteKind::Local, _) => Some(Target::Local),
             (RouteKind::Prohibit | RouteKind::Throw | RouteKind::Other(_), _) => None,
         }
     }

@@ -15,9 +15,11 @@ mod installed;
 mod journal;
 mod kernel;
 mod netlink;
+mod rule;
 mod status;
 mod task;
 
 pub use desired::{Desired, NextHop, RouteKey, TABLE_MAIN, Target};
 pub use installed::{Counters, DefaultGateway, Delivery, ForeignRoute, Installed, Interface, RouteStatus};
+pub use rule::{Rule, RuleAction};
 pub use task::{FibConfig, FibError, run};

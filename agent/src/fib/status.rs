@@ -30,6 +30,8 @@ pub(super) fn evaluate(
         delivery: delivery::deliveries(desired, kernel, mark),
         interfaces: kernel.interfaces(),
         default_gateways: delivery::default_gateways(kernel, mark),
+        rules: Default::default(),
+        refused_rules: Default::default(),
         counters: Default::default(),
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Counters, Desired, Installed, RouteKey, TABLE_MAIN,
+    Counters, Desired, Installed, RouteKey, Rule, TABLE_MAIN,
     diff::diff,
     journal,
     kernel::{Change, Kernel, KernelRoute, Mark, RouteKind},
@@ -136,6 +136,9 @@ struct Task {
     not_before: Instant,
     aftermath: Vec<Instant>,
     audit_at: Instant,
+    /// The rules of ours in the kernel, and those that it refused, not tried again before the next read.
+    rules: BTreeSet<Rule>,
+    refused_rules: BTreeMap<Rule, String>,
     /// What the kernel refused and why; not tried again until a link changes or the retry is due.
     refused: BTreeMap<RouteKey, (Change, String)>,
     retry_at: Option<Instant>,
@@ -168,6 +171,8 @@ impl Task {
             not_before: now,
             aftermath: Vec::new(),
             audit_at: now + config.audit_interval,
+            rules: BTreeSet::new(),
+            refused_rules: BTreeMap::new(),
             refused: BTreeMap::new(),
             retry_at: None,
             retry_after: RETRY_FIRST,
@@ -287,6 +292,7 @@ impl Task {
             self.links_stale = true;
             self.read_at = Some(Instant::now());
         }
+        self.pass_rules(desired).await?;
         self.refused.retain(|key, _| desired.routes.contains_key(key));
         if self.refused.is_empty() {
             self.retry_at = None;
@@ -294,6 +300,30 @@ impl Task {
         } else if self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.retry_after);
             self.retry_after = (self.retry_after * 2).min(RETRY_LAST);
+        }
+        Ok(())
+    }
+
+    /// The same for the policy rules; they come after the routes that they lead to.
+    async fn pass_rules(&mut self, desired: &Desired) -> Result<(), Ended> {
+        let gone =
+            self.rules.difference(&desired.rules).filter(|_| desired.complete).map(|rule| (false, *rule));
+        let missing = desired.rules.difference(&self.rules);
+        let missing = missing.filter(|rule| !self.refused_rules.contains_key(rule)).map(|rule| (true, *rule));
+        // First those that are new: a packet must always meet one of the two.
+        let changes: Vec<(bool, Rule)> = missing.chain(gone).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let outcomes = self.requests.change_rules(&changes, self.mark.protocol).await?;
+        for ((add, rule), outcome) in changes.into_iter().zip(outcomes) {
+            match (add, outcome) {
+                (true, Ok(())) => _ = self.rules.insert(rule),
+                (true, Err(refusal)) if refusal.errno == Errno::EEXIST => _ = self.rules.insert(rule),
+                (true, Err(refusal)) => _ = self.refused_rules.insert(rule, refusal.to_string()),
+                // Gone is gone.
+                (false, _) => _ = self.rules.remove(&rule),
+            }
         }
         Ok(())
     }
@@ -313,6 +343,8 @@ impl Task {
         let listed: Vec<u32> = tables.iter().copied().collect();
         let routes = self.requests.routes(&listed, self.mark.protocol).await?;
         self.kernel.set_routes(routes);
+        self.rules = self.requests.rules(self.mark.protocol).await?.into_iter().collect();
+        self.refused_rules.clear();
         self.tables.clone_from(tables);
         self.synced = true;
         self.read_at = None;
@@ -361,7 +393,12 @@ impl Task {
     fn publish(&mut self, desired: &Arc<Desired>, installed: &watch::Sender<Arc<Installed>>) {
         let refused = self.refused.iter().map(|(key, (_, reason))| (*key, reason.clone())).collect();
         let counters = self.counters;
-        let current = Installed { counters, ..status::evaluate(desired, &self.kernel, self.mark, &refused) };
+        let current = Installed {
+            counters,
+            rules: self.rules.clone(),
+            refused_rules: self.refused_rules.clone(),
+            ..status::evaluate(desired, &self.kernel, self.mark, &refused)
+        };
         if current != *self.previous.1 {
             journal::transitions(desired, &self.previous.1, &current);
             self.previous.1 = Arc::new(current);

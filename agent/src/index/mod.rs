@@ -101,6 +101,8 @@ pub struct Index {
     restored_from: Option<Timestamp>,
     /// The API server has no Node of this name any more.
     node_gone: bool,
+    /// The name of this node's Node; without one, every Node counts as this one.
+    own_node: Option<String>,
     /// How often what is known of the API server's objects has changed.
     revision: u64,
 }
@@ -125,8 +127,19 @@ impl Index {
             restored: BTreeSet::new(),
             restored_from: None,
             node_gone: false,
+            own_node: None,
             revision: 0,
         }
+    }
+
+    /// For the node of this name: other Nodes may come and go.
+    pub fn of_node(mut self, name: &str) -> Index {
+        self.own_node = Some(name.to_owned());
+        self
+    }
+
+    fn is_own_node(&self, key: &ObjectKey) -> bool {
+        key.kind == Kind::Node && self.own_node.as_ref().is_none_or(|name| *name == key.name)
     }
 
     /// With other limits to the deletions that are believed.
@@ -206,7 +219,7 @@ impl Index {
         let key = object.key();
         if source == SourceName::Kubernetes {
             self.holds.forget(&key);
-            self.node_gone &= key.kind != Kind::Node;
+            self.node_gone &= !self.is_own_node(&key);
         }
         self.put(source, key, Some(Arc::new(object)))
     }
@@ -266,12 +279,10 @@ impl Index {
     }
 
     /// Deletes what the API server says is gone, or holds it.
-    fn judge(&mut self, kind: Kind, gone: Vec<ObjectKey>, rewound: bool, now: Moment) -> bool {
-        if kind == Kind::Node {
-            // Who the node is does not end with its object: the sessions stay, and its Pods go one by one.
-            self.node_gone |= !gone.is_empty();
-            return false;
-        }
+    fn judge(&mut self, kind: Kind, mut gone: Vec<ObjectKey>, rewound: bool, now: Moment) -> bool {
+        // Who the node is does not end with its object: the sessions stay, and its Pods go one by one.
+        let own = gone.extract_if(.., |key| self.is_own_node(key)).count();
+        self.node_gone |= own != 0;
         let (doubtful, plain): (Vec<_>, Vec<_>) = gone.into_iter().partition(|key| self.is_doubtful(key));
         let mut changed = plain.into_iter().fold(false, |changed, key| self.remove(key) | changed);
         if doubtful.is_empty() {

@@ -136,7 +136,7 @@ mod tests {
     /// What is in force when these keys are, with their secrets known.
     fn in_force(keys: &[&str]) -> PeerConfig {
         let secrets = known(&[("/old", Ok("old")), ("/new", Ok("new"))]);
-        super::super::peer_config(&plan(keys), &secrets, None).unwrap().0
+        super::super::peer_config(&plan(keys), &secrets, &std::sync::Arc::default(), None).unwrap().0
     }
 
     #[test]

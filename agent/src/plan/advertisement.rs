@@ -91,18 +91,20 @@ pub(super) enum Of<'a> {
     },
     /// A block for Pods of these namespaces.
     Block { namespaces: Vec<&'a Labels> },
+    /// An egress IP of these namespaces.
+    Egress { namespaces: Vec<&'a Labels> },
 }
 
 impl<'a> Candidate<'a> {
     fn pod(&self) -> Option<&'a Pod> {
         match &self.of {
             Of::Pod { pod, .. } => Some(pod),
-            Of::Block { .. } => None,
+            Of::Block { .. } | Of::Egress { .. } => None,
         }
     }
 
     /// Whether the advertisement is for it. A block may have Pods of every namespace that its pool is bound to, so it takes an
-    /// advertisement that is for all of them.
+    /// advertisement that is for all of them; so does an egress IP of all that its Egress is for.
     fn is_chosen_by(&self, spec: &BgpAdvertisementSpec) -> bool {
         let chosen = match &self.of {
             Of::Pod { pod, namespace_labels, is_block } => {
@@ -111,14 +113,18 @@ impl<'a> Candidate<'a> {
                     && spec.namespace_selector.matches(namespace_labels)
                     && spec.pod_selector.matches(&pod.metadata.labels)
             }
-            Of::Block { namespaces } => {
-                spec.advertises(AdvertisementType::PodBlock)
-                    && spec.pod_selector.is_empty()
-                    && namespaces.iter().all(|labels| spec.namespace_selector.matches(labels))
-            }
+            Of::Block { namespaces } => takes_all(spec, AdvertisementType::PodBlock, namespaces),
+            Of::Egress { namespaces } => takes_all(spec, AdvertisementType::EgressIp, namespaces),
         };
         chosen && spec.pool_selector.matches(self.pool_labels)
     }
+}
+
+/// Whether the advertisement is for this type, and for whatever Pods of these namespaces.
+fn takes_all(spec: &BgpAdvertisementSpec, of: AdvertisementType, namespaces: &[&Labels]) -> bool {
+    spec.advertises(of)
+        && spec.pod_selector.is_empty()
+        && namespaces.iter().all(|labels| spec.namespace_selector.matches(labels))
 }
 
 /// What the advertisements say of one address.

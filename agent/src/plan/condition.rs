@@ -4,7 +4,7 @@ use std::fmt;
 use plainroute_config::AdvertisementType;
 use serde::{Deserialize, Serialize};
 
-use super::{Local, peer::Peers, pool::Pools};
+use super::{EgressPlan, Local, peer::Peers, pool::Pools};
 use crate::index::Snapshot;
 
 /// Something about one object that its owner should know.
@@ -39,6 +39,7 @@ pub(super) fn collect(
     snapshot: &Snapshot,
     peers: &Peers<'_>,
     pools: &Pools<'_>,
+    egresses: &[EgressPlan],
 ) -> Vec<Condition> {
     let mut said = Vec::new();
     let mut say = |object: String, reason: &str, message: String| {
@@ -82,18 +83,25 @@ pub(super) fn collect(
         }
     }
     for (advertisement, _) in snapshot.advertisements() {
-        let blocks = (AdvertisementType::PodBlock, "PodBlock");
-        let absent = local.holdings.is_none().then_some(blocks);
-        for (kind, word) in absent.into_iter().chain([(AdvertisementType::EgressIp, "EgressIP")]) {
-            if advertisement.spec.advertises(kind) {
-                let message = format!("type {word} is not advertised by this version");
-                say(format!("BGPAdvertisement/{}", advertisement.name()), "NotSupported", message);
-            }
+        if local.holdings.is_none() && advertisement.spec.advertises(AdvertisementType::PodBlock) {
+            let message =
+                "type PodBlock is not advertised: this agent gives no addresses out (AgentConfig ipam)";
+            say(format!("BGPAdvertisement/{}", advertisement.name()), "NotSupported", message.to_owned());
         }
     }
-    for (egress, _) in snapshot.egresses() {
-        let message = "Egress is not carried out by this version".to_owned();
-        say(format!("Egress/{}", egress.name()), "NotSupported", message);
+    for egress in egresses {
+        let object = || format!("Egress/{}", egress.name);
+        if let Some(reason) = &egress.refused {
+            say(object(), reason.word(), reason.to_string());
+        }
+        for address in egress.addresses.iter().filter(|_| egress.refused.is_none()) {
+            if let Some(reason) = &address.refused {
+                say(object(), reason.word(), format!("{}: {reason}", address.address));
+            }
+            if let Some(reason) = &address.unadvertised {
+                say(object(), "NotAdvertised", format!("{}: {reason}", address.address));
+            }
+        }
     }
     said
 }

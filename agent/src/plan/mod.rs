@@ -6,6 +6,7 @@
 mod advertisement;
 mod block;
 mod condition;
+mod egress;
 mod peer;
 mod pod;
 mod pool;
@@ -24,6 +25,8 @@ use serde::{Deserialize, Serialize};
 pub use advertisement::RouteAttributes;
 pub use block::BlockPlan;
 pub use condition::Condition;
+pub(crate) use egress::prefixes;
+pub use egress::{EgressAddressPlan, EgressPlan, EgressReason, EgressSource, GATEWAY_FUNCTION, Gateway};
 pub use peer::{FoundBy, PeerPlan, Remote};
 pub use pod::{AddressPlan, Delivery, InterfaceSource, PodPlan};
 pub use pool::PoolPlan;
@@ -68,6 +71,9 @@ pub struct Plan {
     /// The blocks that this node owns, by prefix, single addresses not among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<BlockPlan>,
+    /// The Egresses, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egresses: Vec<EgressPlan>,
     /// Every Pod that is known, by namespace and name.
     pub pods: Vec<PodPlan>,
     /// What is to be said about objects, by object.
@@ -93,7 +99,8 @@ impl Plan {
     pub fn advertisements(&self) -> impl Iterator<Item = Advertisement<'_>> {
         let addresses = self.addresses().map(|(_, plan)| (Prefix::host(plan.address), &plan.advertise));
         let blocks = self.blocks.iter().map(|block| (block.cidr.prefix(), &block.advertise));
-        blocks.chain(addresses).flat_map(|(prefix, advertise)| {
+        let egress = self.egress_here().map(|address| (Prefix::host(address.address), &address.advertise));
+        blocks.chain(addresses).chain(egress).flat_map(|(prefix, advertise)| {
             advertise.iter().map(move |(peer, attributes)| Advertisement { peer, prefix, attributes })
         })
     }
@@ -108,7 +115,30 @@ impl Plan {
             Some(Delivery::Foreign) | None => None,
         });
         // A packet to an address that is free must not go back to whoever sent it here.
-        self.blocks.iter().map(|block| (block.cidr.prefix(), Target::Unreachable)).chain(to_pods).collect()
+        let unreachable = self.blocks.iter().map(|block| (block.cidr.prefix(), Target::Unreachable));
+        let egress = self.egress_here().map(|address| (Prefix::host(address.address), Target::Local));
+        unreachable.chain(to_pods).chain(egress).collect()
+    }
+
+    /// The egress IPs that this node is to hold.
+    pub fn egress_here(&self) -> impl Iterator<Item = &EgressAddressPlan> {
+        self.egresses.iter().flat_map(|egress| &egress.addresses).filter(|address| address.is_here())
+    }
+
+    /// Whether packets of Pods may leave by this node that only their own objects name.
+    pub fn needs_all_pods(&self) -> bool {
+        self.egresses
+            .iter()
+            .any(|egress| egress.names_pods && egress.addresses.iter().any(EgressAddressPlan::is_here))
+    }
+
+    /// The egress IPs that anybody holds: of these it is learned who is preferred.
+    pub fn egress_prefixes(&self) -> BTreeSet<Prefix> {
+        let addresses = self.egresses.iter().flat_map(|egress| &egress.addresses);
+        addresses
+            .filter(|address| address.refused.is_none())
+            .map(|address| Prefix::host(address.address))
+            .collect()
     }
 
     /// Addresses to which somebody else's route must lead before they are advertised.
@@ -140,14 +170,16 @@ pub fn plan(snapshot: &Snapshot, local: &Local) -> Plan {
     let peers = peer::plan_peers(snapshot, local);
     let pools = pool::Pools::new(snapshot, local);
     let blocks = block::plan_blocks(snapshot, local, &pools, &peers);
+    let egresses = egress::plan_egresses(snapshot, local, &pools, &peers);
     let pods = pod::plan_pods(snapshot, local, &pools, &peers, &blocks);
-    let mut conditions = condition::collect(local, snapshot, &peers, &pools);
+    let mut conditions = condition::collect(local, snapshot, &peers, &pools, &egresses);
     conditions.sort();
     Plan {
         node: local.node.clone(),
         peers: peers.here,
         pools: pools.into_plans(&pods.plans),
         blocks,
+        egresses,
         pods: pods.plans,
         conditions,
         next_change: pods.next_change,

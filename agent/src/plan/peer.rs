@@ -262,7 +262,7 @@ fn annotated<T: std::str::FromStr<Err: std::fmt::Display>>(
     }
 }
 
-fn first_ipv4(node: &Node) -> Option<RouterId> {
+pub(super) fn first_ipv4(node: &Node) -> Option<RouterId> {
     node.internal_ips().find_map(|address| match address {
         IpAddr::V4(address) => RouterId::try_from(address).ok(),
         IpAddr::V6(_) => None,

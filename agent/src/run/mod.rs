@@ -5,6 +5,7 @@
 //! desired kernel, the desired peers and routes, the secrets and BFD sessions that are wanted, and what `admin` shows. Ending it
 //! (SIGTERM, SIGINT) is a restart, not a drain: sessions close without NOTIFICATION and the kernel's routes stay.
 mod api_server;
+mod egress;
 mod journal;
 mod monitoring;
 mod peers;
@@ -37,16 +38,19 @@ use crate::{
     bfd::client::Sessions,
     discovery::{Discovery, Seen},
     drain::{AskedBy, Drain},
+    egress::{Egresses, Remembered},
     fib::{self, Desired, Installed},
     flaps::Flaps,
     gate::{Announcement, Gate},
     index::{Index, Moment, Snapshot},
     ipam::{Known, PoolsInForce, Release},
+    nat::{NatDesired, NatInstalled},
     neighbours::HeardBy,
     peering,
     plan::{Local, Plan, plan},
     source::{
         Feed,
+        kubernetes::Scope,
         secrets::{Passwords, SecretName},
     },
 };
@@ -73,6 +77,7 @@ struct Inputs {
     heard: watch::Receiver<Arc<HeardBy>>,
     /// What this node holds of pools that it gives out itself.
     holdings: watch::Receiver<Option<Holdings>>,
+    nat_installed: watch::Receiver<Arc<NatInstalled>>,
 }
 
 /// Who gives addresses out.
@@ -95,6 +100,9 @@ struct Outputs {
     bfd: watch::Sender<Option<Arc<Sessions>>>,
     /// None where this node gives no addresses out.
     ipam: Option<Giving>,
+    nat: watch::Sender<Arc<NatDesired>>,
+    /// How much of the cluster is watched.
+    scope: watch::Sender<Scope>,
 }
 
 /// What the main task owns.
@@ -112,6 +120,11 @@ struct Agent {
     plan: Arc<Plan>,
     planned: bool,
     gate: Gate,
+    egress: Egresses,
+    /// What a later process begins with, as it was last left.
+    remembered: Remembered,
+    /// Until when a session may still be telling its table.
+    telling_until: Option<Instant>,
     /// The node's first IPv4 address when it was first asked for. It is kept: a changed one would reset sessions.
     router_id: Option<RouterId>,
     peers: PeersInForce,
@@ -144,10 +157,15 @@ impl Agent {
         let routing = &config.routing;
         let drain = Drain::open(&config.state_dir);
         let discovery = Discovery::open(&config.state_dir);
+        let remembered = egress::remembered(&config.state_dir);
+        let settings = egress::settings(&config);
         let mut gate = Gate::new(routing.table.number(), routing.import_table.number());
         gate.handle_drain(drain.state());
         Agent {
             gate,
+            egress: Egresses::new(settings, remembered.clone()),
+            remembered,
+            telling_until: None,
             drain,
             flaps: Flaps::default(),
             holdings: None,
@@ -178,11 +196,19 @@ impl Agent {
         inputs: Inputs,
         kernel: &mut tokio::task::JoinHandle<Result<(), fib::FibError>>,
     ) -> anyhow::Result<()> {
-        let Inputs { mut feeds, mut installed, mut passwords, mut commands, mut heard, mut holdings } =
-            inputs;
+        let Inputs {
+            mut feeds,
+            mut installed,
+            mut passwords,
+            mut commands,
+            mut heard,
+            mut holdings,
+            mut nat_installed,
+        } = inputs;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut learned = self.outputs.speaker.learned();
+        let mut followed = self.outputs.speaker.followed();
         let mut peers = self.outputs.speaker.peers();
         loop {
             let wake = self.next_wake();
@@ -210,9 +236,16 @@ impl Agent {
                     replan |= self.discover(&peers);
                 }
                 Ok(()) = learned.changed() => self.handle_learned(&mut learned, &peers),
+                Ok(()) = followed.changed() => self.handle_followed(&mut followed, &peers),
+                Ok(()) = nat_installed.changed() => {
+                    let installed = Arc::clone(&nat_installed.borrow_and_update());
+                    self.gate.handle_nat_installed(&installed);
+                    self.egress.handle_nat_installed(installed);
+                }
                 Ok(()) = peers.changed() => {
                     peers.mark_unchanged();
                     self.handle_learned(&mut learned, &peers);
+                    self.handle_followed(&mut followed, &peers);
                     replan = self.discover(&peers);
                 }
                 Ok(()) = passwords.changed() => {
@@ -241,6 +274,7 @@ impl Agent {
                         warn!(%prefix, "a peer did not take the withdrawal in time; its path is given up");
                     }
                     self.handle_learned(&mut learned, &peers);
+                    self.handle_followed(&mut followed, &peers);
                     replan |= self.discover(&peers);
                     if self.peers.retry_at().is_some_and(|at| at <= Instant::now()) {
                         self.apply_peers().await;
@@ -337,6 +371,7 @@ impl Agent {
             self.gate.poll_timeout(),
             self.peers.retry_at(),
             self.drain.poll_timeout(),
+            self.silence_counts_at(),
             self.discovery.poll_timeout(),
             self.api_server.as_ref().and_then(|api_server| api_server.poll_timeout(&self.index)),
         ];
@@ -368,13 +403,17 @@ impl Agent {
         learned: &mut watch::Receiver<Arc<plainroute_speaker::Learned>>,
         peers: &watch::Receiver<Arc<Peers>>,
     ) {
+        let settled = self.has_settled(&peers.borrow());
+        self.gate.handle_learned(Arc::clone(&learned.borrow_and_update()), settled);
+    }
+
+    /// Whether each peer has sent its table since the start, or had its time for it.
+    fn has_settled(&self, peers: &Peers) -> bool {
         let late = Instant::now() >= self.started + self.restart_time;
-        let peers = Arc::clone(&peers.borrow());
         let done = |name: &PeerName| peers.get(name).is_some_and(has_sent_all);
         // A peer that is not found yet has not told anything either.
         let found = self.plan.peers.iter().all(|peer| peer.remote.is_some());
-        let settled = self.planned && (late || found && self.peers.names().all(done));
-        self.gate.handle_learned(Arc::clone(&learned.borrow_and_update()), settled);
+        self.planned && (late || found && self.peers.names().all(done))
     }
 
     /// Holds what the node sees of routers against what is known; true where that changes the plan.
@@ -477,6 +516,8 @@ impl Agent {
             modified
         });
         self.gate.handle_plan(Arc::clone(&self.plan));
+        self.egress.handle_plan(Arc::clone(&self.plan));
+        self.widen_scope();
         self.apply_peers().await;
         true
     }
@@ -489,6 +530,7 @@ impl Agent {
             modified
         });
         let mut lacks = BTreeMap::new();
+        let followed = Arc::new(self.plan.egress_prefixes());
         let wanted: BTreeMap<PeerName, PeerConfig> = self
             .plan
             .peers
@@ -496,7 +538,7 @@ impl Agent {
             .filter_map(|peer| {
                 let name = PeerName::from(peer.name.as_str());
                 let in_force = self.peers.wanted(&name);
-                let (config, lack) = peering::peer_config(peer, &self.passwords, in_force)?;
+                let (config, lack) = peering::peer_config(peer, &self.passwords, &followed, in_force)?;
                 lacks.extend(lack.map(|lack| (name.clone(), lack)));
                 Some((name, config))
             })
@@ -528,12 +570,14 @@ impl Agent {
 
     /// Does what the gate asks for: first what is withdrawn or advertised, then what the kernel shall hold.
     async fn carry_out(&mut self) {
+        self.gate.handle_ways(self.egress.ways());
         if let Some(announcement) = self.gate.poll_announcement(Instant::now()) {
             self.announce(announcement).await;
         }
         if let Some(desired) = self.gate.poll_desired() {
             self.outputs.desired.send_replace(desired);
         }
+        self.carry_out_egress();
     }
 
     async fn announce(&mut self, announcement: Announcement) {
@@ -608,6 +652,10 @@ impl Agent {
             state.awaited = awaited;
             state.source_problems = problems;
             state.heard = Arc::clone(&self.heard);
+            if *state.egress != *self.egress.choices() {
+                state.egress = Arc::new(self.egress.choices().clone());
+            }
+            state.nat = Arc::clone(self.egress.nat_installed());
         });
     }
 }

@@ -35,7 +35,9 @@ use crate::{
     index::{Awaited, Index, LastGood},
     ipam,
     last_good::{self, Told},
-    ledger, neighbours, private_socket,
+    ledger,
+    nat::{self, NatConfig, NatDesired, NatInstalled},
+    neighbours, private_socket,
     source::{
         Feed, SourceName,
         cni_cache::{self, CniCache},
@@ -219,8 +221,10 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
         (ApiServer::new(told, own_namespace()), tokio::spawn(keep))
     });
     let (api_server, keeping) = api_server.unzip();
-    let awaited = start_sources(files, secret_source, kubernetes, marks, feeds, &cancel);
-    let mut index = Index::new(awaited);
+    let (scope, scope_in) = watch::channel(kubernetes::Scope::default());
+    let cluster = kubernetes.map(|settings| (settings, marks, scope_in));
+    let awaited = start_sources(files, secret_source, cluster, feeds, &cancel);
+    let mut index = Index::new(awaited).of_node(&node);
     if let Some(source) = &config.source.kubernetes {
         index = index.with_limits(source.deletions.into());
     }
@@ -253,11 +257,15 @@ async fn run(config: AgentConfigSpec, files: FileSource, record: Option<PathBuf>
         }
         None => None,
     };
-    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands, heard, holdings };
+    let (nat, nat_in) = watch::channel(Arc::new(NatDesired::default()));
+    let (nat_out, nat_installed) = watch::channel(Arc::new(NatInstalled::default()));
+    tokio::spawn(nat::run(NatConfig::default(), nat_in, nat_out, cancel.clone()));
+    let inputs = Inputs { feeds: feeds_in, installed, passwords, commands, heard, holdings, nat_installed };
     let client = Client { settings: config.bfd.clone(), wanted: bfd_wanted, speaker: speaker.clone(), views };
     // It ends with the main task, whose end of the channel it watches.
     tokio::spawn(client.run());
-    let outputs = Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces, bfd, ipam };
+    let outputs =
+        Outputs { speaker: speaker.clone(), desired, published, secrets, interfaces, bfd, ipam, nat, scope };
     let mut agent = Agent::new(node, config, index, api_server, outputs);
     let result = agent.serve(inputs, &mut kernel).await;
     info!("stopping: sessions close without NOTIFICATION, routes stay");
@@ -288,8 +296,7 @@ fn last_good(state_dir: &Path, node: &str) -> Option<(LastGood, Marks)> {
 fn start_sources(
     files: FileSource,
     secrets: Secrets,
-    kubernetes: Option<kubernetes::Settings>,
-    marks: watch::Sender<Marks>,
+    cluster: Option<(kubernetes::Settings, watch::Sender<Marks>, watch::Receiver<kubernetes::Scope>)>,
     feeds: mpsc::Sender<Feed>,
     cancel: &CancellationToken,
 ) -> Vec<Awaited> {
@@ -303,9 +310,9 @@ fn start_sources(
     awaited.push(Awaited::HostLinks);
     until_cancelled(CniCache::new(cni_cache::DEFAULT_DIRECTORY).run(feeds.clone()).boxed());
     until_cancelled(secrets.run().boxed());
-    if let Some(settings) = kubernetes {
+    if let Some((settings, marks, scope)) = cluster {
         awaited.extend(settings.kinds().map(|kind| Awaited::Objects(SourceName::Kubernetes, kind)));
-        until_cancelled(kubernetes::run(settings, marks, feeds).boxed());
+        until_cancelled(kubernetes::run(settings, marks, scope, feeds).boxed());
     }
     awaited
 }

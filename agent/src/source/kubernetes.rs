@@ -20,7 +20,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use plainroute_config::{BgpAdvertisement, BgpPeer, Egress, IpPool, Kind, Namespace, Node, Pod};
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{Receiver, Sender};
 use tower::util::MapRequestLayer;
 use tracing::{debug, warn};
 
@@ -109,8 +109,18 @@ impl Settings {
     }
 }
 
+/// How much of the cluster is watched beyond this node. It only grows while a process runs: what were no longer asked for
+/// would look like deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Every Node: who may be an egress gateway.
+    pub nodes: bool,
+    /// Every Pod: whose packets leave by this node.
+    pub pods: bool,
+}
+
 /// Feeds the index until nobody listens any more. `marks`: what an earlier process saw goes in, what is seen comes out.
-pub async fn run(settings: Settings, marks: Sender<Marks>, feeds: Feeds) {
+pub async fn run(settings: Settings, marks: Sender<Marks>, mut scope: Receiver<Scope>, feeds: Feeds) {
     let of_this_node = Some(format!("spec.nodeName={}", settings.node));
     let of_this_name = Some(format!("metadata.name={}", settings.node));
     let mut pods = Watch::<Pod>::new(of_this_node, &settings, &marks, &feeds);
@@ -123,7 +133,15 @@ pub async fn run(settings: Settings, marks: Sender<Marks>, feeds: Feeds) {
     let own = settings.custom_resources;
     while let Some((client, server)) = connected(&settings, &feeds).await {
         debug!(server, node = settings.node, "watching");
+        let Scope { nodes: all_nodes, pods: all_pods } = *scope.borrow_and_update();
+        if all_nodes {
+            nodes.widen();
+        }
+        if all_pods {
+            pods.widen();
+        }
         let ended = tokio::select! {
+            Ok(()) = scope.changed() => continue,
             ended = pods.run(&client, &server) => ended,
             ended = namespaces.run(&client, &server) => ended,
             ended = nodes.run(&client, &server) => ended,

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use plainroute_agent::admin::egress::EgressView;
 use plainroute_agent::{
     admin::view::{
         AddressExplanation, Against, AuthenticationView, Disagreement, DrainView, Explanation, FamilyView,
@@ -17,6 +18,7 @@ use plainroute_agent::{
     ledger::{BlockSays, Damage, HolderSource, HolderView, LedgerEvent, LedgerVerdict, Row, Who},
     plan::{Delivery, FoundBy, InterfaceSource},
 };
+use plainroute_config::{EgressMode, FailurePolicy};
 
 fn time(text: &str) -> jiff::Timestamp {
     text.parse().expect("a time")
@@ -303,6 +305,7 @@ pub(crate) fn explanation() -> Explanation {
             step(true, "BGPPeer tor-a is Established"),
             step(false, "BGPPeer tor-b is Active"),
         ],
+        way_out: vec![step(true, "the gateway is gw-1, 172.16.0.11, which the routers prefer")],
     };
     let kept = AddressExplanation {
         pod: "erp/orders".to_owned(),
@@ -310,6 +313,7 @@ pub(crate) fn explanation() -> Explanation {
         advertised: false,
         reason: Some("NoPool".to_owned()),
         steps: vec![step(false, "no IPPool holds the address")],
+        way_out: Vec::new(),
     };
     Explanation {
         subject: "erp/orders".to_owned(),
@@ -356,6 +360,34 @@ pub(crate) fn sound() -> Health {
 }
 
 /// Deletions that are held for every reason there is.
+pub(crate) fn egresses() -> Vec<EgressView> {
+    let well = EgressView {
+        name: "ledger".to_owned(),
+        mode: EgressMode::Gateway,
+        failure_policy: FailurePolicy::Closed,
+        address: Some(address("198.51.100.7")),
+        armed: texts(&["gw-1", "gw-3"]),
+        active: Some("gw-1".to_owned()),
+        here: true,
+        advertised: true,
+        sources: 2,
+        out_packets: 1234,
+        out_bytes: 98_765,
+        dropped_packets: 3,
+        refused: None,
+    };
+    let refused = EgressView {
+        name: "erp".to_owned(),
+        failure_policy: FailurePolicy::Open,
+        active: None,
+        here: false,
+        advertised: false,
+        refused: Some("Egress ledger has the address".to_owned()),
+        ..well.clone()
+    };
+    vec![refused, well]
+}
+
 pub(crate) fn held() -> Vec<HeldView> {
     let view = |object: &str, reason: HeldReason| HeldView {
         object: object.to_owned(),

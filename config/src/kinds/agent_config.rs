@@ -10,7 +10,7 @@ use crate::{
     bounded::Bounded,
     rules::{Spec, Violations},
     taint::TaintPattern,
-    value::RouteTable,
+    value::{Cidr, MarkMask, Parsed, RouteTable},
 };
 
 /// How one agent runs.
@@ -42,6 +42,8 @@ pub struct AgentConfigSpec {
     pub drain: Drain,
     /// The ledger of who held which address when, in `stateDir`.
     pub ledger: Ledger,
+    /// What no Egress is about, on this node.
+    pub egress: EgressSettings,
     /// Whether this agent gives out the addresses of pools with `allocation: Block`, for the CNI plugin `plainroute-ipam`; `{}`
     /// is enough. Absent: it does not, and checks such a pool like one with `allocation: External`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +221,16 @@ pub struct Ledger {
     pub days: Bounded<u32, 1, 36500>,
 }
 
+/// What no Egress is about, on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EgressSettings {
+    /// Destinations that Pods reach under their own address, whatever an Egress says, like the cluster's Services where
+    /// nothing translates them on the node. The pools of Pods and the nodes' addresses always are.
+    #[serde(rename = "excludedCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub excluded_cidrs: Vec<Cidr>,
+}
+
 /// How the agent gives addresses out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -239,10 +251,14 @@ pub struct Routing {
     pub protocol: Bounded<u8, 5, 255>,
     /// The table of the routes to this node's Pods: a number, `main` or `default`.
     pub table: RouteTable,
-    /// The first of the 256 tables that are kept for egress. Nothing uses them in this version.
+    /// The first of the 256 tables that are kept for egress: one for each gateway that Pods of this node leave by. The
+    /// policy rules that lead there have priorities from 1881 to 2135.
     pub egress_table_base: Bounded<u32, 256, 0xffff_0000>,
     /// The table of the routes learned from peers: a number, `main` or `default`.
     pub import_table: RouteTable,
+    /// The eight bits of the packet mark that are ours while a packet of a Pod is on its way to its egress gateway.
+    /// kube-proxy has 0x4000 and 0x8000, Calico by default 0xffff0000, Cilium 0xffff0f00.
+    pub egress_mark_mask: Parsed<MarkMask>,
 }
 
 impl Default for AgentConfigSpec {
@@ -257,6 +273,7 @@ impl Default for AgentConfigSpec {
             bfd: BfdProcess::default(),
             drain: Drain::default(),
             ledger: Ledger::default(),
+            egress: EgressSettings::default(),
             ipam: None,
             state_dir: "/var/lib/plainroute".into(),
             bmp: Vec::new(),
@@ -302,6 +319,7 @@ impl Default for Routing {
             table: RouteTable::MAIN,
             egress_table_base: Bounded::literal(1880),
             import_table: RouteTable::MAIN,
+            egress_mark_mask: Parsed(MarkMask::DEFAULT),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Egress: under which source address Pods leave. Parsed and checked now; nothing acts on it yet.
+//! Egress: under which source address Pods leave.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use plainroute_bgp::Prefix;
@@ -17,7 +17,7 @@ use crate::{
 /// Under which source address Pods leave.
 pub type Egress = Resource<EgressSpec>;
 
-/// Under which source address Pods leave. This version checks it and carries nothing of it out.
+/// Under which source address Pods leave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = crate::admission::EGRESS))]
@@ -47,6 +47,9 @@ pub struct EgressSpec {
     /// How many gateways are ready to take over at once.
     #[serde(default = "two_gateways")]
     pub gateways: Bounded<u8, 1, 16>,
+    /// By what the ToR prefers the first gateway to the next.
+    #[serde(default)]
+    pub preference: Preference,
     /// How packets reach the gateway.
     #[serde(default)]
     pub transport: Transport,
@@ -86,6 +89,19 @@ pub enum EgressMode {
     Local,
 }
 
+/// By what the ToR prefers the first gateway to the next. Internal peers go by LOCAL_PREF in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Preference {
+    /// Each rank prepends our AS once more. It is told on to other routers.
+    #[default]
+    #[serde(rename = "ASPathPrepend")]
+    AsPathPrepend,
+    /// Each rank adds one to MULTI_EXIT_DISC. It is compared among routes of one neighbour AS, so all gateways must be in
+    /// one, and goes no further than the ToR.
+    #[serde(rename = "MED")]
+    Med,
+}
+
 /// How packets reach the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Transport {
@@ -103,7 +119,7 @@ pub enum FailurePolicy {
     /// They are dropped.
     #[default]
     Closed,
-    /// They leave under the node's address.
+    /// They leave as they would without the Egress.
     Open,
 }
 

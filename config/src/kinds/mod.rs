@@ -18,8 +18,8 @@ mod status;
 mod tcp_ao;
 
 pub use agent_config::{
-    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, Ipam, KubernetesSource, Ledger,
-    Metrics, Readiness, ReadinessSessions, Routing, Source,
+    AgentConfig, AgentConfigSpec, BfdProcess, BmpStation, Deletions, Drain, EgressSettings, Ipam,
+    KubernetesSource, Ledger, Metrics, Readiness, ReadinessSessions, Routing, Source,
 };
 pub use bgp_advertisement::{
     AdvertisementType, Attributes, BgpAdvertisement, BgpAdvertisementSpec, Withdraw,
@@ -28,7 +28,9 @@ pub use bgp_peer::{
     AutoDiscovery, Bfd, BgpPeer, BgpPeerSpec, DiscoveryMode, ListenRange, PeerTarget, Secret, SecretKey,
     TtlSecurity,
 };
-pub use egress::{AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Transport};
+pub use egress::{
+    AppliedTo, Egress, EgressAddresses, EgressMode, EgressSpec, FailurePolicy, Preference, Transport,
+};
 pub use ip_block::{IpAllocation, IpBlock, IpBlockSpec};
 pub use ip_pool::{AddressSet, Allocation, IpPool, IpPoolSpec, IpRange, PoolUsage};
 pub use metadata::{Metadata, OwnerReference};

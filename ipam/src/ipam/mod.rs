@@ -318,7 +318,7 @@ impl Ipam {
 }
 
 /// The same number on every node and in every run, whatever the platform.
-fn hash(parts: &[&str]) -> u64 {
+pub fn hash(parts: &[&str]) -> u64 {
     let octets = parts.iter().flat_map(|part| part.bytes().chain([0xff]));
     let mut hash = octets.fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
         (hash ^ u64::from(octet)).wrapping_mul(0x100_0000_01b3)

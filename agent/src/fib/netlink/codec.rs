@@ -10,11 +10,12 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
         RouteScope, RouteType, RouteVia,
     },
+    rule::{RuleAction as RuleKind, RuleAttribute, RuleFlags, RuleMessage},
 };
 use plainroute_bgp::{AfiSafi, Prefix};
 
 use super::super::{
-    RouteKey,
+    RouteKey, Rule, RuleAction,
     kernel::{Hop, KernelRoute, Link, RouteKind},
 };
 
@@ -166,7 +167,7 @@ pub(super) fn route(payload: &[u8]) -> Option<KernelRoute> {
     }
     let kind = kind(header.kind);
     let mut hops = match kind {
-        RouteKind::Unicast => several.unwrap_or_else(|| vec![single]),
+        RouteKind::Unicast | RouteKind::Local => several.unwrap_or_else(|| vec![single]),
         // IPv6 shows rejecting routes on the loopback device.
         _ => Vec::new(),
     };
@@ -198,6 +199,7 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
         RouteKind::Unreachable => RouteType::Unreachable,
         RouteKind::Prohibit => RouteType::Prohibit,
         RouteKind::Throw => RouteType::Throw,
+        RouteKind::Local => RouteType::Local,
         RouteKind::Other(number) => RouteType::from(number),
     };
     set_table(&mut message, route.key.table);
@@ -224,6 +226,72 @@ pub(super) fn route_message(route: &KernelRoute) -> RouteMessage {
             });
             message.attributes.push(RouteAttribute::MultiPath(several.collect()));
         }
+    }
+    message
+}
+
+/// Asks for the policy rules of one family.
+pub(super) fn rule_query(family: AfiSafi) -> RouteNetlinkMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(family);
+    RouteNetlinkMessage::GetRule(message)
+}
+
+/// A rule with its protocol; `None` for one of another shape than ours have, which is never ours.
+pub(super) fn rule(payload: &[u8]) -> Option<(u8, Rule)> {
+    let message = RuleMessage::parse(payload).ok()?;
+    let family = match message.header.family {
+        AddressFamily::Inet => AfiSafi::Ipv4Unicast,
+        AddressFamily::Inet6 => AfiSafi::Ipv6Unicast,
+        _ => return None,
+    };
+    let header = &message.header;
+    if header.dst_len != 0
+        || header.src_len != 0
+        || header.tos != 0
+        || header.flags.contains(RuleFlags::Invert)
+    {
+        return None;
+    }
+    let (mut protocol, mut priority, mut mark, mut mask) = (0, 0, None, None);
+    let mut table = u32::from(header.table);
+    for attribute in message.attributes {
+        match attribute {
+            RuleAttribute::Protocol(value) => protocol = value.into(),
+            RuleAttribute::Priority(value) => priority = value,
+            RuleAttribute::FwMark(value) => mark = Some(value),
+            RuleAttribute::FwMask(value) => mask = Some(value),
+            RuleAttribute::Table(value) => table = value,
+            // What the kernel says of every rule.
+            RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            RuleAttribute::Other(_) => {}
+            _ => return None,
+        }
+    }
+    let action = match header.action {
+        RuleKind::ToTable => RuleAction::Lookup(table),
+        RuleKind::Blackhole => RuleAction::Blackhole,
+        _ => return None,
+    };
+    Some((protocol, Rule { family, priority, mark: mark?, mask: mask?, action }))
+}
+
+/// The message that names a rule in full, to add and to remove.
+pub(super) fn rule_message(rule: &Rule, protocol: u8) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(rule.family);
+    message.attributes = vec![
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::FwMark(rule.mark),
+        RuleAttribute::FwMask(rule.mask),
+        RuleAttribute::Protocol(protocol.into()),
+    ];
+    match rule.action {
+        RuleAction::Lookup(table) => {
+            message.header.action = RuleKind::ToTable;
+            message.attributes.push(RuleAttribute::Table(table));
+        }
+        RuleAction::Blackhole => message.header.action = RuleKind::Blackhole,
     }
     message
 }
@@ -261,6 +329,7 @@ fn kind(kind: RouteType) -> RouteKind {
         RouteType::Unreachable => RouteKind::Unreachable,
         RouteType::Prohibit => RouteKind::Prohibit,
         RouteType::Throw => RouteKind::Throw,
+        RouteType::Local => RouteKind::Local,
         other => RouteKind::Other(other.into()),
     }
 }

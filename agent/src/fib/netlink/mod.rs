@@ -21,7 +21,10 @@ use plainroute_bgp::AfiSafi;
 use socket2::{SockFilter, SockRef};
 use tokio::time::timeout;
 
-use super::kernel::{Change, KernelRoute, Link};
+use super::{
+    Rule,
+    kernel::{Change, KernelRoute, Link},
+};
 
 /// Requests per datagram: fewer system calls, and their answers still fit any receive buffer.
 const BATCH: usize = 512;
@@ -46,9 +49,10 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+const RTM_NEWRULE: u16 = 32;
 
-/// Multicast groups of the kernel's rtnetlink.h: link, both families' addresses and routes, next hop objects.
-const GROUPS: [u32; 6] = [1, 5, 9, 7, 11, 32];
+/// Multicast groups of the kernel's rtnetlink.h: link, both families' addresses, routes and rules, next hop objects.
+const GROUPS: [u32; 8] = [1, 5, 9, 7, 11, 8, 19, 32];
 
 /// Why the kernel did not make a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,18 +135,51 @@ impl Requests {
                 Ok(routes.into_iter().filter(|route| route.key.prefix.family() == family).collect())
             }
             // No such table yet, or no such family in this kernel.
-            Err(error)
-                if [
-                    libc_code(Errno::ENOENT),
-                    libc_code(Errno::EOPNOTSUPP),
-                    libc_code(Errno::EAFNOSUPPORT),
-                ]
-                .contains(&error.raw_os_error()) =>
-            {
-                Ok(Vec::new())
-            }
+            Err(error) if absent(&error) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The policy rules of `protocol`, as far as they are of a shape that ours have.
+    pub(super) async fn rules(&mut self, protocol: u8) -> io::Result<Vec<Rule>> {
+        let mut rules = Vec::new();
+        for family in [AfiSafi::Ipv4Unicast, AfiSafi::Ipv6Unicast] {
+            let query = || codec::rule_query(family);
+            match self.dump(RTM_NEWRULE, codec::rule, query).await {
+                Ok(found) => {
+                    rules.extend(found.into_iter().filter(|(of, _)| *of == protocol).map(|(_, rule)| rule))
+                }
+                // No policy routing, or no such family, in this kernel.
+                Err(error) if absent(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(rules)
+    }
+
+    /// Adds and removes policy rules of `protocol`, in order; for each, whether the kernel did it.
+    pub(super) async fn change_rules(
+        &mut self,
+        changes: &[(bool, Rule)],
+        protocol: u8,
+    ) -> io::Result<Vec<Result<(), Refusal>>> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for batch in changes.chunks(BATCH) {
+            let mut request = Vec::new();
+            let first = self.sequence.wrapping_add(1);
+            for (place, (add, rule)) in batch.iter().enumerate() {
+                let message = codec::rule_message(rule, protocol);
+                let (flags, message) = match add {
+                    true => (NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewRule(message)),
+                    false => (0, RouteNetlinkMessage::DelRule(message)),
+                };
+                let acknowledge = if place + 1 == batch.len() { NLM_F_ACK } else { 0 };
+                codec::emit(&mut request, self.next_sequence(), NLM_F_REQUEST | acknowledge | flags, message);
+            }
+            self.send(&request).await?;
+            outcomes.extend(self.outcomes(first, batch.len()).await?);
+        }
+        Ok(outcomes)
     }
 
     /// All answers of `kind`, taken again if the kernel's tables changed underneath.
@@ -316,7 +353,7 @@ impl Monitor {
                     let irrelevant = header.is_some_and(|(table, cloned)| table == TABLE_LOCAL || cloned);
                     notice.routes |= frame.port != self.own_port && !irrelevant;
                 }
-                // Next hop objects.
+                // Rules, next hop objects.
                 _ => notice.routes = true,
             }
         }
@@ -357,6 +394,12 @@ fn text(frame: &codec::Frame<'_>) -> Option<String> {
     let mut attributes = NlasIterator::new(frame.payload.get(ERROR_LENGTH..)?).filter_map(Result::ok);
     let text = attributes.find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)?;
     parse_string(text.value()).ok()
+}
+
+fn absent(error: &io::Error) -> bool {
+    [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT]
+        .into_iter()
+        .any(|errno| error.raw_os_error() == libc_code(errno))
 }
 
 fn libc_code(errno: Errno) -> Option<i32> {

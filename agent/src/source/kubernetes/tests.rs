@@ -413,6 +413,7 @@ async fn it_waits_for_its_configuration_and_for_the_server() {
     let source = tokio::spawn(run(
         Settings { kubeconfig: Some(kubeconfig.clone()), ..settings() },
         watch::Sender::default(),
+        watch::channel(super::Scope::default()).1,
         sender,
     ));
     let problem = next(&mut feeds).await;

@@ -78,6 +78,13 @@ impl<'a, T: Watched> Watch<'a, T> {
         Self { fields, streaming_lists, pace, marks, feeds, view, health, backoff: pace.backoff() }
     }
 
+    /// From the next [`Watch::run`] on, all objects of the kind are watched.
+    pub(super) fn widen(&mut self) {
+        if self.fields.take().is_some() {
+            info!(kind = T::PLURAL, "all of the cluster are watched from now on: an Egress asks for it");
+        }
+    }
+
     /// Watches until it cannot go on with this client.
     pub(super) async fn run(&mut self, client: &Client, server: &str) -> Ended {
         loop {

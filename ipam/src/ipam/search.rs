@@ -110,7 +110,8 @@ impl Ipam {
             |object: &&BlockObject| self.fenced.contains(&object.spec.node) && is_block(&object.spec);
         let fits = |object: &&BlockObject| {
             let cidr = object.spec.cidr.prefix();
-            let own = self.blocks.values().any(|block| block.cidr.overlaps(cidr));
+            // What this node borrows, or asks to, of that very block is no block of its own.
+            let own = self.blocks.values().any(|block| block.cidr.overlaps(cidr) && block.lender.is_none());
             cidr.family() == key.1 && !own && !search.avoid.contains(&cidr)
         };
         match objects.iter().find(|object| fenced(object) && fits(object)).cloned() {

@@ -22,7 +22,7 @@ impl Default for NatConfig {
     }
 }
 
-/// Why the task ended; a table that cannot be made is told in [`NatInstalled`] instead.
+/// Why the task ended; a table that cannot be made is told in [`NatInstalled`](super::NatInstalled) instead.
 #[derive(Debug, thiserror::Error)]
 pub enum NatError {
     /// The kernel refuses us.

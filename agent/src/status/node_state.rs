@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::{Timestamp, Unit};
 use plainroute_bgp::{AfiSafi, Asn};
 use plainroute_config::{
-    Advertised, Condition, ConditionStatus, DrainPhase, NodeStateStatus, ObjectState, Parsed, SessionState,
-    SourceState,
+    Advertised, Condition, ConditionStatus, DrainPhase, EgressHeld, NodeStateStatus, ObjectState, Parsed,
+    SessionState, SourceState,
 };
 
 use super::Seen;
@@ -29,6 +29,7 @@ pub(super) fn compose(seen: &Seen, before: &NodeStateStatus, now: Timestamp) -> 
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         sessions: seen.peers.iter().map(|peer| session(peer, state, before)).collect(),
         advertised: advertised(state),
+        egress: egress(state),
         refused_pods: count(state.plan.pods.iter().filter(|pod| violations(pod).next().is_some()).count()),
         held: count(state.held.len()),
         drain: match state.drain {
@@ -89,6 +90,25 @@ fn advertised(state: &Published) -> Advertised {
     let pods: Vec<usize> = state.plan.pods.iter().map(addresses).filter(|count| *count > 0).collect();
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Advertised { pods: count(pods.len()), pod_ips: count(pods.iter().sum()), prefixes: count(prefixes.len()) }
+}
+
+fn egress(state: &Published) -> Vec<EgressHeld> {
+    let advertised: BTreeSet<_> =
+        state.advertised.iter().flat_map(|routes| routes.keys()).map(|(_, of)| *of).collect();
+    let held =
+        state.plan.egresses.iter().flat_map(|egress| egress.addresses.iter().map(move |of| (egress, of)));
+    let mut held: Vec<EgressHeld> = held
+        .filter_map(|(egress, plan)| {
+            Some(EgressHeld {
+                address: plan.address,
+                egress: egress.name.clone(),
+                rank: u32::try_from(plan.rank?).unwrap_or(u32::MAX),
+                advertised: advertised.contains(&plainroute_bgp::Prefix::host(plan.address)),
+            })
+        })
+        .collect();
+    held.sort_by_key(|held| held.address);
+    held
 }
 
 /// The addresses of a Pod that break a rule of the pools.

@@ -37,7 +37,7 @@ pub use metadata::{Metadata, OwnerReference};
 pub use namespace::Namespace;
 pub use node::{AddressType, Node, NodeAddress};
 pub use node_state::{
-    Advertised, DrainPhase, NodeState, NodeStateStatus, ObjectState, SessionState, SourceState,
+    Advertised, DrainPhase, EgressHeld, NodeState, NodeStateStatus, ObjectState, SessionState, SourceState,
 };
 pub use object::{Kind, Object, ObjectKey};
 pub use peer_session::{AddPath, GracefulRestart, MaxPrefixes, PeerRole, Timers};
@@ -45,8 +45,8 @@ pub use pod::{Phase, Pod};
 pub use policy::{AsPathRule, ExportRule, ImportRule, RuleAction};
 pub use resource::Resource;
 pub use status::{
-    BgpAdvertisementStatus, BgpPeerStatus, Condition, ConditionStatus, EgressStatus, IpBlockStatus,
-    IpPoolStatus, Status,
+    BgpAdvertisementStatus, BgpPeerStatus, Condition, ConditionStatus, EgressAssignment, EgressStatus,
+    IpBlockStatus, IpPoolStatus, Status,
 };
 pub use tcp_ao::{TcpAo, TcpAoAlgorithm, TcpAoKey};
 

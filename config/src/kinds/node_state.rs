@@ -30,6 +30,10 @@ pub struct NodeStateStatus {
     pub sessions: Vec<SessionState>,
     /// What it advertises.
     pub advertised: Advertised,
+    /// The egress IPs that it holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
+    pub egress: Vec<EgressHeld>,
     /// How many Pods of the node have an address that is not advertised although a pool or an advertisement is about it.
     pub refused_pods: u32,
     /// How many deletions are held back because too many came at once, until an operator confirms them.
@@ -101,6 +105,21 @@ pub struct Advertised {
     pub pod_ips: u32,
     /// Prefixes altogether.
     pub prefixes: u32,
+}
+
+/// An egress IP that a node holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressHeld {
+    /// The address.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// The Egress.
+    pub egress: String,
+    /// The node's place among those who hold it; 0 is the preferred one.
+    pub rank: u32,
+    /// Whether the node advertises it.
+    pub advertised: bool,
 }
 
 /// How far a node is drained.

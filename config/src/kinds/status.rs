@@ -90,6 +90,17 @@ pub struct IpPoolStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// Who holds an egress IP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressAssignment {
+    /// The egress IP.
+    pub address: String,
+    /// The nodes that say they hold it, the preferred one first.
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub gateways: Vec<String>,
+}
+
 /// What the agents say of an Egress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -97,6 +108,10 @@ pub struct EgressStatus {
     /// The generation that the rest is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Who holds its addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["address"]))]
+    pub assignments: Vec<EgressAssignment>,
     /// What holds for it and what does not, one of each type.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use plainroute_config::{
-    Advertised, Condition, ConditionStatus, DrainPhase, IpBlock, Kind, Metadata, NodeState, NodeStateStatus,
-    ObjectState, Parsed, SessionState, SourceState,
+    Advertised, Condition, ConditionStatus, DrainPhase, EgressHeld, IpBlock, Kind, Metadata, NodeState,
+    NodeStateStatus, ObjectState, Parsed, SessionState, SourceState,
 };
 use serde_json::{Value, json};
 
@@ -49,6 +49,12 @@ fn state() -> Result<NodeState> {
         agent_version: "0.1.0".to_owned(),
         sessions: vec![session, bare],
         advertised: Advertised { pods: 40, pod_ips: 41, prefixes: 42 },
+        egress: vec![EgressHeld {
+            address: "198.51.100.7".parse()?,
+            egress: "ledger".to_owned(),
+            rank: 1,
+            advertised: true,
+        }],
         refused_pods: 1,
         held: 7,
         drain: DrainPhase::Draining,

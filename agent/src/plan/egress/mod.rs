@@ -306,7 +306,8 @@ fn prefer(attributes: &mut RouteAttributes, preference: Preference, rank: usize)
     }
 }
 
-fn not_supported(egress: &Egress) -> Option<EgressReason> {
+/// What of an Egress this version cannot do.
+pub(crate) fn not_supported(egress: &Egress) -> Option<EgressReason> {
     match (egress.spec.mode, egress.spec.transport) {
         (EgressMode::Local, _) => Some(EgressReason::NotSupported { what: "mode: Local".to_owned() }),
         (_, Transport::Vxlan) => Some(EgressReason::NotSupported { what: "transport: VXLAN".to_owned() }),

@@ -1,15 +1,18 @@
 //! What is to be said of each object, from the objects and from what all nodes say. Pure.
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use jiff::{Timestamp, Unit};
 use plainroute_config::{
-    AddressSet, AdvertisementType, BgpAdvertisement, BgpPeer, Condition, ConditionStatus, Egress, IpPool,
+    AddressSet, BgpAdvertisement, BgpPeer, Condition, ConditionStatus, Egress, EgressAssignment, IpPool,
     Kind, NodeStateStatus,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::plan::overlap;
+use crate::plan::{not_supported, overlap};
 
 /// What all nodes say together.
 #[derive(Debug, Default)]
@@ -18,11 +21,29 @@ pub(super) struct Totals {
     peers: BTreeMap<String, (u32, u32)>,
     /// By kind and name, by reason: how many nodes say so, and what the first of them says.
     said: BTreeMap<(String, String), BTreeMap<String, (u32, String)>>,
+    /// By Egress and address: who holds it, in their order.
+    egress: BTreeMap<(String, IpAddr), BTreeSet<(u32, String)>>,
 }
+
+/// Why a node does not carry out an Egress, as [`EgressReason`](crate::plan::EgressReason) has it in a word.
+pub(super) const EGRESS_REFUSED: [&str; 8] = [
+    "NoSuchPool",
+    "NotForEgress",
+    "PoolExhausted",
+    "TakenByOther",
+    "InPodPool",
+    "AddressOfNode",
+    "NoNode",
+    "NoNodeOfFamily",
+];
 
 impl Totals {
     /// What one node says.
-    pub(super) fn add(&mut self, node: &NodeStateStatus) {
+    pub(super) fn add(&mut self, name: &str, node: &NodeStateStatus) {
+        for held in &node.egress {
+            let of = self.egress.entry((held.egress.clone(), held.address)).or_default();
+            of.insert((held.rank, name.to_owned()));
+        }
         let mut peers: BTreeMap<&str, bool> = BTreeMap::new();
         for session in &node.sessions {
             let up = matches!(session.state.as_str(), "Established" | "Listening");
@@ -119,7 +140,7 @@ impl<'a> Judged<'a> {
         match read(kind, object) {
             Ok(unsupported) => seen.said.push(match unsupported {
                 None => self.in_force(kind, &seen.name),
-                Some(what) => ("Accepted", kind != Kind::Egress, "NotSupported", what),
+                Some(what) => ("Accepted", false, "NotSupported", what),
             }),
             Err(why) => {
                 let why = format!("{why}; what was known of it stays in force");
@@ -136,13 +157,29 @@ impl<'a> Judged<'a> {
         if kind == Kind::BgpPeer {
             self.judge_peer(&mut seen);
         }
+        if kind == Kind::Egress {
+            let held = self.totals.egress.iter().filter(|((egress, _), _)| *egress == seen.name);
+            let assignments: Vec<EgressAssignment> = held
+                .map(|((_, address), by)| EgressAssignment {
+                    address: address.to_string(),
+                    gateways: by.iter().map(|(_, node)| node.clone()).collect(),
+                })
+                .collect();
+            if !assignments.is_empty() {
+                seen.more.push(("assignments", json!(assignments)));
+            }
+        }
         self.objects.push(seen);
     }
 
     /// What is understood is accepted, unless a node must go on with what was before it.
     fn in_force(&self, kind: Kind, name: &str) -> Said {
         let by_nodes = |reason| Some((reason, self.totals.says(kind, name, reason)?));
-        match ["InUse", "Refused"].into_iter().find_map(by_nodes) {
+        let reasons = match kind {
+            Kind::Egress => &EGRESS_REFUSED[..],
+            _ => &["InUse", "Refused"],
+        };
+        match reasons.iter().copied().find_map(by_nodes) {
             Some((reason, why)) => ("Accepted", false, reason, why),
             None => ("Accepted", true, "Valid", "it is understood".to_owned()),
         }
@@ -227,15 +264,11 @@ fn read(kind: Kind, object: &Value) -> Result<Option<String>, String> {
     let text = |error: serde_json::Error| error.to_string();
     match kind {
         Kind::BgpPeer => BgpPeer::deserialize(object).map(|_| None).map_err(text),
-        Kind::BgpAdvertisement => {
-            let spec = BgpAdvertisement::deserialize(object).map_err(text)?.spec;
-            let egress = spec.advertises(AdvertisementType::EgressIp);
-            Ok(egress.then(|| "this version does not advertise EgressIP".to_owned()))
-        }
+        Kind::BgpAdvertisement => BgpAdvertisement::deserialize(object).map(|_| None).map_err(text),
         Kind::IpPool => IpPool::deserialize(object).map(|_| None).map_err(text),
         Kind::Egress => {
-            Egress::deserialize(object).map_err(text)?;
-            Ok(Some("Egress is not carried out by this version".to_owned()))
+            let egress = Egress::deserialize(object).map_err(text)?;
+            Ok(not_supported(&egress).map(|why| why.to_string()))
         }
         Kind::AgentConfig | Kind::Pod | Kind::Namespace | Kind::Node | Kind::NodeState | Kind::IpBlock => {
             Err(format!("{kind} is not judged"))

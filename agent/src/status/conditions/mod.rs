@@ -214,7 +214,7 @@ async fn count(client: &Client) -> Result<Totals, Trouble> {
     pages(&api, |object| {
         // What another version wrote and this one does not understand does not count.
         if let Ok(state) = serde_json::from_value::<NodeState>(object) {
-            totals.add(&state.status);
+            totals.add(&state.metadata.name, &state.status);
         }
     })
     .await?;

@@ -39,7 +39,7 @@ fn node(states: &[&str], objects: &[(&str, &str, &str)]) -> NodeStateStatus {
 
 fn totals(nodes: &[NodeStateStatus]) -> Totals {
     let mut totals = Totals::default();
-    nodes.iter().for_each(|node| totals.add(node));
+    nodes.iter().enumerate().for_each(|(number, node)| totals.add(&format!("node-{number}"), node));
     totals
 }
 
@@ -105,9 +105,29 @@ fn an_object_that_is_not_understood_changes_nothing_but_its_own_condition() {
     let told = changes(&Totals::default(), Kind::BgpPeer, &[bad, peer("good")], time(0));
     assert_eq!(reason(&told[0].1, "Accepted"), "False Invalid");
     assert_eq!(reason(&told[1].1, "Accepted"), "True Valid");
-    let egress = object(Kind::Egress, "out", json!({ "appliedTo": {}, "egressIPs": ["198.51.100.7"] }));
-    let told = changes(&Totals::default(), Kind::Egress, &[egress], time(0));
+    let local = json!({ "appliedTo": {}, "egressPool": "outside", "mode": "Local" });
+    let told = changes(&Totals::default(), Kind::Egress, &[object(Kind::Egress, "out", local)], time(0));
     assert_eq!(reason(&told[0].1, "Accepted"), "False NotSupported", "{told:?}");
+}
+
+#[test]
+fn an_egress_has_who_holds_its_addresses_and_why_nobody_does() {
+    let egress = || object(Kind::Egress, "ledger", json!({ "appliedTo": {}, "egressIPs": ["198.51.100.7"] }));
+    let holds = |rank: u32| {
+        let held =
+            json!([{ "address": "198.51.100.7", "egress": "ledger", "rank": rank, "advertised": true }]);
+        NodeStateStatus { egress: serde_json::from_value(held).unwrap(), ..node(&[], &[]) }
+    };
+    let told = changes(&totals(&[holds(1), holds(0), node(&[], &[])]), Kind::Egress, &[egress()], time(0));
+    assert_eq!(
+        told[0].1["assignments"],
+        json!([{ "address": "198.51.100.7", "gateways": ["node-1", "node-0"] }])
+    );
+    assert_eq!(reason(&told[0].1, "Accepted"), "True Valid");
+    let nobody = totals(&[node(&[], &[("Egress", "ledger", "NoNode")])]);
+    let told = changes(&nobody, Kind::Egress, &[egress()], time(0));
+    assert_eq!(reason(&told[0].1, "Accepted"), "False NoNode");
+    assert!(told[0].1.get("assignments").is_none());
 }
 
 #[test]
@@ -215,6 +235,7 @@ fn a_lease_is_taken_only_when_its_holder_is_silent() {
 fn each_condition_is_documented() {
     let objects = |kind: Kind, object: &dyn Fn(&str) -> Value| {
         let says = ["MissingSecret", "Shadowed", "NotInForce", "Unreadable", "InUse", "Refused"];
+        let says: Vec<&str> = says.into_iter().chain(judge::EGRESS_REFUSED).collect();
         let mut told: BTreeSet<(String, String, String)> = BTreeSet::new();
         for reason in says.iter().copied().chain([""]) {
             for states in [&["Established"][..], &["Idle"], &[]] {
@@ -235,8 +256,12 @@ fn each_condition_is_documented() {
     let told = told.into_iter().chain(objects(Kind::IpPool, &|name| pool(name, "10.20.0.0/24")));
     let egress =
         |name: &str| object(Kind::Egress, name, json!({ "appliedTo": {}, "egressIPs": ["198.51.100.7"] }));
-    let told: BTreeSet<_> =
-        told.chain(objects(Kind::Egress, &egress)).map(|(of, _, reason)| (of, reason)).collect();
+    let local = |name: &str| {
+        let spec = json!({ "appliedTo": {}, "egressPool": "outside", "mode": "Local" });
+        object(Kind::Egress, name, spec)
+    };
+    let told = told.chain(objects(Kind::Egress, &egress)).chain(objects(Kind::Egress, &local));
+    let told: BTreeSet<_> = told.map(|(of, _, reason)| (of, reason)).collect();
     assert_eq!(crate::status::tests::documented("Conditions of objects"), told);
 }
 

@@ -295,6 +295,17 @@ fn a_block_of_a_fenced_node_goes_to_the_next_with_a_greater_epoch() {
 }
 
 #[test]
+fn a_fenced_node_s_block_is_taken_over_by_who_borrows_of_it() {
+    let mut cluster = one_block(2);
+    cluster.add(0, pod("erp", "c1")).unwrap();
+    let borrowed = cluster.add(1, pod("erp", "c2")).unwrap()[0];
+    cluster.fence(1, "node-0");
+    let given: Vec<_> = (0..6).map(|n| cluster.add(1, pod("erp", &format!("d{n}"))).unwrap()[0]).collect();
+    assert!(!given.contains(&borrowed), "{borrowed} has two holders: {given:?}");
+    assert_eq!(cluster.server.objects["10-20-0-0-29"].spec.node, "node-1");
+}
+
+#[test]
 fn what_a_fenced_node_had_is_taken_over_whole_and_given_back_where_nobody_needs_it() {
     let mut cluster = one_block(3);
     cluster.add(0, pod("erp", "c1")).unwrap();
